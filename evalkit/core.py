@@ -1,0 +1,243 @@
+"""READ FIRST: the tensor-facing types that every part of evalkit speaks. No implementation.
+
+Generator / folder / archive -> ImageSource -> ImageBatch -> Extractor -> Accumulator -> Metric -> Score
+
+An image source is a function from a global index to a uint8 RGB image. A shard, a fixed range of
+indices, is the only unit of work. The two sides of a comparison are always called *generated* and
+*reference*.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evalkit.spec import Better, Score, Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Float64Array = NDArray[np.float64]
+FloatArray = NDArray[np.float32] | NDArray[np.float64]
+IndexArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBatch:
+    """Images with their global indices.
+
+    Attributes:
+        images: uint8 ``[n, 3, h, w]`` in 0..255 on any device; or a sequence of n uint8 ``[3, h, w]``
+            tensors when sizes differ.
+        index: int64 ``[n]`` global indices, in the order of ``images``.
+        labels: int64 ``[n]`` class labels, or None.
+    """
+
+    images: Tensor | Sequence[Tensor]
+    index: IndexArray
+    labels: IndexArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def same_size_groups(self) -> Iterator[tuple[IndexArray, Tensor]]:
+        """Yield ``(positions, images)``: positions in the batch and their stacked uint8 ``[m, 3, h, w]``."""
+        if isinstance(self.images, torch.Tensor):
+            yield np.arange(len(self), dtype=np.int64), self.images
+            return
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for position, image in enumerate(self.images):
+            by_shape.setdefault(tuple(image.shape), []).append(position)
+        for positions in by_shape.values():
+            yield np.asarray(positions, dtype=np.int64), torch.stack([self.images[p] for p in positions])
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """A finite, fixed sequence of images: index -> uint8 RGB image."""
+
+    @property
+    def spec(self) -> Spec:
+        """What the images are; its ``sha256`` changes when any image changes."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images available."""
+        ...
+
+    def read(self, index: IndexArray) -> ImageBatch:
+        """Return the images at int64 ``index`` (any order; each in ``0..len-1``)."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A model that can be sampled; image i depends on nothing but weights, sampler, seed i and label i."""
+
+    @property
+    def spec(self) -> Spec:
+        """Network name, sampler and its parameters, and the checkpoint's SHA-256."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """``gan``, ``vae``, ``autoregressive`` or ``diffusion`` (``other`` for callables)."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of class labels it is conditioned on; 0 where unconditional."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images in pixels."""
+        ...
+
+    def generate(self, seeds: IndexArray, *, labels: IndexArray | None = None) -> Tensor:
+        """Return uint8 ``[n, 3, h, w]`` images, one for each 64-bit seed (and label)."""
+        ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A fixed network that maps images to features; each *head* is one named feature vector."""
+
+    @property
+    def spec(self) -> Spec:
+        """Name, resizer and the SHA-256 of the weights."""
+        ...
+
+    @property
+    def heads(self) -> Mapping[str, int]:
+        """Head name -> number of feature dimensions."""
+        ...
+
+    def __call__(self, images: Tensor, heads: Sequence[str]) -> Mapping[str, Tensor]:
+        """Map uint8 ``[n, 3, h, w]`` images to float32 ``[n, d]`` features, one entry for each head."""
+        ...
+
+
+class Accumulator(ABC):
+    """Mergeable statistics of a stream of feature vectors.
+
+    Laws (proven in tests/contract): the order of updates does not matter beyond the stated tolerance,
+    merge is associative and leaves ``other`` unchanged, the empty state is its unit, and
+    ``from_state(state())`` is the same accumulator bit for bit.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Number of vectors seen."""
+
+    @abstractmethod
+    def update(self, x: FloatArray, index: IndexArray) -> None:
+        """Add feature vectors ``x`` ``[n, d]`` of the images with global indices ``index`` ``[n]``."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Add everything that ``other`` has seen; ``other`` is not changed."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as plain arrays."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Rebuild an accumulator from :meth:`state`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInput:
+    """One thing that a metric reads: a head of an extractor (``extractor`` is a registered name)."""
+
+    extractor: str
+    head: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureSet:
+    """Features of one side, split into jackknife blocks.
+
+    Attributes:
+        blocks: float32 ``[n_b, d]`` arrays, in index order; one block where no error bar is wanted.
+    """
+
+    blocks: tuple[NDArray[np.float32], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return sum(len(block) for block in self.blocks)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images in each block."""
+        return tuple(len(block) for block in self.blocks)
+
+    def stacked(self) -> NDArray[np.float32]:
+        """All features, float32 ``[n, d]``."""
+        return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+
+
+class ReferenceFeatures(Protocol):
+    """What a reference knows about one head of one extractor."""
+
+    @property
+    def count(self) -> int:
+        """Number of images behind the moments."""
+        ...
+
+    @property
+    def mean(self) -> Float64Array:
+        """Mean ``[d]``."""
+        ...
+
+    @property
+    def covariance(self) -> Float64Array:
+        """Covariance ``[d, d]`` with divisor n - 1."""
+        ...
+
+    @property
+    def bank(self) -> NDArray[np.float32]:
+        """Individual features ``[m, d]``, ``m <= count``.
+
+        Raises:
+            evalkit.errors.NothingMeasuredError: the reference holds moments only.
+        """
+        ...
+
+
+class Metric(ABC):
+    """A named protocol from features to a :class:`~evalkit.spec.Score`; it never owns a network."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    better: ClassVar[Better]
+    needs_reference: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """Name and every parameter that can move the number."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """Role of the head it reads: ``features`` or ``logits``; the protocol maps roles to heads."""
+
+    @abstractmethod
+    def compute(
+        self, generated: FeatureSet, reference: ReferenceFeatures | None, *, rng: np.random.Generator
+    ) -> Score:
+        """Return the score of ``generated`` (against ``reference``) with its jackknife error bar."""
