@@ -1,0 +1,75 @@
+"""Sample i is a function of (base seed, stream, i): seeds, labels and noise keyed by the global index.
+
+Which image is drawn never depends on batch size, rank, worker count or a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from evalkit.core import IndexArray
+
+SEED_SCHEME = "philox4x64(base seed, stream) / 1"
+"""Version of the rule that maps an index to a seed and a label; part of the protocol fingerprint."""
+
+_STREAMS = {"latent": 0, "label": 1, "subset": 2}
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # SplitMix64 finaliser (Steele 2014)
+
+
+def image_seeds(base_seed: int, index: IndexArray) -> IndexArray:
+    """Return one 63-bit seed for each global index.
+
+    SplitMix64 (Steele, Lea & Flood 2014) at counter ``index + 1`` from a state drawn by Philox from
+    ``base_seed``: a bijection of the counter, so no two indices share a seed before the top bit is dropped.
+
+    Args:
+        base_seed: non-negative integer.
+        index: int64 ``[n]`` global indices.
+
+    Returns:
+        int64 ``[n]``, each in ``0 .. 2**63 - 1``.
+    """
+    start = np.uint64(stream(base_seed, "latent").integers(0, 2**63, dtype=np.uint64))
+    with np.errstate(over="ignore"):
+        z = start + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * _MIX[0]
+        z = (z ^ (z >> np.uint64(27))) * _MIX[1]
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(1)).astype(np.int64)
+
+
+def balanced_labels(base_seed: int, index: IndexArray, num_classes: int) -> IndexArray:
+    """Return a class label for each global index: every run of ``num_classes`` indices holds each class once.
+
+    Returns:
+        int64 ``[n]`` in ``0 .. num_classes - 1``.
+    """
+    labels = np.empty(len(index), dtype=np.int64)
+    groups = index // num_classes
+    for group in np.unique(groups):
+        order = stream(base_seed, "label", int(group)).permutation(num_classes)
+        inside = groups == group
+        labels[inside] = order[index[inside] % num_classes]
+    return labels
+
+
+def stream(base_seed: int, name: str, *counters: int) -> np.random.Generator:
+    """Return the Philox generator of a named stream; ``counters`` select an independent sub-stream."""
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([base_seed, _STREAMS[name], *counters]))
+    )
+
+
+def per_image_generators(seeds: IndexArray) -> list[torch.Generator]:
+    """Return one CPU generator for each image, so that its draws depend on nothing but its seed."""
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+
+def normal_per_image(
+    generators: Sequence[torch.Generator], shape: Sequence[int], *, device: torch.device
+) -> torch.Tensor:
+    """Return standard normal float32 ``[n, *shape]``; row i is drawn on the CPU from ``generators[i]``."""
+    return torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(device)

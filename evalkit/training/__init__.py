@@ -1,0 +1,1 @@
+"""Training recipes of the bundled checkpoints: resumable, deterministic on one machine and thread count."""
