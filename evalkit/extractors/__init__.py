@@ -1,0 +1,72 @@
+"""Extractors: fixed networks that map images to named feature vectors.
+
+    extractor = build_extractor("efficientnet-lite0", device="auto")
+    features = extractor(images, ["pooled"])["pooled"]  # float32 [n, 1280]
+
+What each one offers is known without torch in :mod:`evalkit.extractors.facts`; a network is imported when
+it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from evalkit.extractors.facts import FACTS, ExtractorFacts, Preset
+from evalkit.registry import Registry
+
+if TYPE_CHECKING:
+    from evalkit.core import Extractor
+
+__all__ = ["EXTRACTORS", "FACTS", "ExtractorFactory", "ExtractorFacts", "Preset", "build_extractor"]
+
+
+class ExtractorFactory(Protocol):
+    """Builds an extractor; raises UsageError for an unknown preset or device."""
+
+    def __call__(self, *, weights: Path | None, preset: str | None, device: str) -> Extractor:
+        """Build with a weights file (None: the published one), a preset (None: the default), a device."""
+        ...
+
+
+EXTRACTORS: Registry[ExtractorFactory] = Registry("extractor")
+
+
+@EXTRACTORS.register("efficientnet-lite0")
+def _efficientnet_lite0(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+    from evalkit.extractors.efficientnet_lite import EfficientNetLite0  # noqa: PLC0415 - heavy import
+
+    return EfficientNetLite0(weights=weights, preset=preset, device=device)
+
+
+@EXTRACTORS.register("inception-v3")
+def _inception_v3(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+    from evalkit.extractors.inception import InceptionV3  # noqa: PLC0415 - heavy import
+
+    return InceptionV3(weights=weights, preset=preset, device=device)
+
+
+@EXTRACTORS.register("pixels")
+def _pixels(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+    from evalkit.extractors.pixels import Pixels  # noqa: PLC0415 - heavy import
+
+    return Pixels(weights=weights, preset=preset, device=device)
+
+
+def build_extractor(
+    name: str, *, weights: Path | None = None, preset: str | None = None, device: str = "cpu"
+) -> Extractor:
+    """Build the extractor registered as ``name``.
+
+    Args:
+        name: a key of :data:`EXTRACTORS`.
+        weights: a weights file instead of the published one.
+        preset: how images are prepared (see :class:`Preset`); None is the extractor's default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UsageError: unknown name, preset or device, or weights for an extractor that has none.
+        CheckpointError: the weights file does not fit.
+        OfflineError: published weights must be downloaded and cannot be now.
+    """
+    return EXTRACTORS[name](weights=weights, preset=preset, device=device)

@@ -1,0 +1,122 @@
+"""What all native generators share: options, quantisation, counted evaluations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.core import IndexArray
+from evalkit.errors import UsageError
+from evalkit.generators.checkpoint import Checkpoint
+from evalkit.generators.facts import GENERATOR_FACTS
+from evalkit.registry import did_you_mean
+from evalkit.spec import Spec
+
+QUANTISATION = "floor(127.5 x + 128) clipped to 0..255"
+"""How native generators turn [-1, 1] into uint8 (the rule of StyleGAN and EDM); part of the fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """What the user may choose: None takes the model's default.
+
+    ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    eta: float | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def resolve(self, model: str) -> tuple[str, int | None]:
+        """Return the sampler and the number of steps for ``model``.
+
+        Raises:
+            UsageError: the model has no such sampler, or the sampler takes no steps.
+        """
+        samplers = {s.name: s for s in GENERATOR_FACTS[model].samplers}
+        name = self.sampler or next(iter(samplers))
+        if name not in samplers:
+            raise UsageError(f"model {model!r} has no sampler {name!r}", hint=did_you_mean(name, samplers))
+        default = samplers[name].default_steps
+        if default is None and self.steps is not None:
+            raise UsageError(f"sampler {name!r} of {model!r} takes no --steps")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}")
+        return name, self.steps or default
+
+
+class NativeGenerator(ABC):
+    """A generator whose network is written in evalkit; counts network evaluations as they happen."""
+
+    family: str
+
+    def __init__(
+        self, *, name: str, network: nn.Module, checkpoint: Checkpoint, options: SamplingOptions
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.sampler, self.steps = options.resolve(name)
+        self.device = torch.device(options.device)
+        self.dtype = _DTYPES[options.dtype]
+        self.checkpoint_format = checkpoint.format
+        self.checkpoint_sha256 = checkpoint.sha256
+        self.network = network.eval().requires_grad_(requires_grad=False)
+        self.network.to(self.device, memory_format=torch.channels_last)
+        self.evaluations_per_image = 0
+        self.parameter_count = sum(p.numel() for p in network.parameters())
+
+    @property
+    def spec(self) -> Spec:
+        """Name, sampler settings and checkpoint digest."""
+        return Spec.of(
+            "generator",
+            self.name,
+            sha256=self.checkpoint_sha256,
+            sampler=self.sampler,
+            steps=self.steps,
+            dtype=self.options.dtype,
+            quantisation=QUANTISATION,
+            **self._settings(),
+        )
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of class labels; 0 where unconditional."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Height and width in pixels."""
+
+    @torch.inference_mode()
+    def generate(self, seeds: IndexArray, *, labels: IndexArray | None = None) -> Tensor:
+        """Return uint8 ``[n, 3, h, w]``, one image for each seed (and label)."""
+        if self.num_classes and labels is None:
+            raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
+        wanted = None if labels is None else torch.from_numpy(labels).to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            images = self._sample(seeds, wanted)
+        return quantise(images.float())
+
+    @abstractmethod
+    def _sample(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:
+        """Return float images ``[n, 3, h, w]`` in [-1, 1] and set ``evaluations_per_image``."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {}
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Return uint8 of float images in [-1, 1] by :data:`QUANTISATION`."""
+    return images.mul(127.5).add(128.0).floor().clamp(0.0, 255.0).to(torch.uint8)
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,0 +1,72 @@
+"""Pure numeric functions: features in, numbers out. No torch, no files, no globals.
+
+Every function states its formula, shapes and source; all arithmetic is float64. ``NUMERICS_VERSION`` is
+part of every protocol fingerprint and is raised whenever a change here can move a published number.
+"""
+
+from evalkit.numerics.entropy import (
+    ClassSums,
+    InceptionScore,
+    class_sums,
+    inception_score,
+    inception_score_blocks,
+)
+from evalkit.numerics.frechet import (
+    GaussianFactor,
+    frechet_distance,
+    frechet_distance_between,
+    frechet_distance_from_features,
+    frechet_distance_to,
+    frechet_without_blocks,
+    gaussian_factor,
+    gaussian_factor_from_features,
+)
+from evalkit.numerics.interpolation import lerp, slerp
+from evalkit.numerics.linalg import psd_factor, sqrtm_psd
+from evalkit.numerics.mmd import (
+    KernelSums,
+    SubsetEstimate,
+    kernel_distance,
+    kernel_distance_subsets,
+    kernel_sums,
+)
+from evalkit.numerics.neighbours import (
+    ManifoldScores,
+    manifold_scores,
+    precision_recall_density_coverage,
+)
+from evalkit.numerics.resampling import Jackknife, block_edges, jackknife
+
+NUMERICS_VERSION = "1"
+
+__all__ = [
+    "NUMERICS_VERSION",
+    "ClassSums",
+    "GaussianFactor",
+    "InceptionScore",
+    "Jackknife",
+    "KernelSums",
+    "ManifoldScores",
+    "SubsetEstimate",
+    "block_edges",
+    "class_sums",
+    "frechet_distance",
+    "frechet_distance_between",
+    "frechet_distance_from_features",
+    "frechet_distance_to",
+    "frechet_without_blocks",
+    "gaussian_factor",
+    "gaussian_factor_from_features",
+    "inception_score",
+    "inception_score_blocks",
+    "jackknife",
+    "kernel_distance",
+    "kernel_distance_subsets",
+    "kernel_sums",
+    "lerp",
+    "manifold_scores",
+    "precision_recall_density_coverage",
+    "psd_factor",
+    "slerp",
+    "sqrtm_psd",
+]

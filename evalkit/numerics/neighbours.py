@@ -1,0 +1,215 @@
+"""Precision, recall, density and coverage by k-nearest-neighbour balls.
+
+A ball has its centre at a point and the distance to its k-th neighbour *other than itself* as radius.
+
+    precision = share of generated points in a reference ball      (Kynkäänniemi et al. 2019, eqs. 1-3)
+    recall    = share of reference points in a generated ball
+    density   = reference balls around a generated point, mean, divided by k    (Naeem et al. 2020, eq. 3)
+    coverage  = share of reference balls that hold a generated point            (Naeem et al. 2020, eq. 4)
+
+"In a ball" is ``<=`` (inclusive, Kynkäänniemi with k = 3) or ``<`` (strict, the prdc package with k = 5).
+
+Accepted trade-offs:
+    Distances are computed in float64 and rounded to float32 before they are compared, so that one and the
+    same distance is equal to itself whichever tile of a matrix product it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import InvalidInputError
+from evalkit.numerics.arrays import Float32Array, Float64Array, checked_features, same_width
+
+TILE_ENTRIES = 1 << 22  # distances held at a time: 32 MiB in float64
+# Below this share of the squared norms a difference of squares has fewer digits than float32.
+CANCELLATION = 1e-8
+PAIRS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ManifoldScores:
+    """Precision, recall and coverage in 0..1; density from 0 up (it can exceed 1)."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def precision_recall_density_coverage(
+    generated: NDArray[np.generic], reference: NDArray[np.generic], *, k: int, inclusive: bool = True
+) -> ManifoldScores:
+    """Precision, recall, density and coverage of ``generated`` (formulas in the module).
+
+    Args:
+        generated: float ``[n, d]``, ``n > k``.
+        reference: float ``[m, d]``, ``m > k``.
+        k: which neighbour gives the radius of a ball.
+        inclusive: ``<=`` where True, ``<`` where False.
+
+    Raises:
+        InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
+    """
+    return manifold_scores([generated], reference, k=k, inclusive=inclusive)[0]
+
+
+def manifold_scores(
+    blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.generic], *, k: int, inclusive: bool = True
+) -> tuple[ManifoldScores, tuple[ManifoldScores, ...]]:
+    """All four scores, and their exact values without each block of the generated side.
+
+    Leaving a block out enlarges some generated balls; those radii are computed exactly from the k nearest
+    neighbours in every block.
+
+    Args:
+        blocks: float ``[n_b, d]`` arrays of the generated side.
+        reference: float ``[m, d]``, ``m > k``.
+        k: which neighbour gives the radius of a ball.
+        inclusive: ``<=`` where True, ``<`` where False.
+
+    Returns:
+        The scores, and those without each block; the latter is empty where there is one block only, or
+        where fewer than k + 1 generated rows would be left.
+
+    Raises:
+        InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
+    """
+    if k < 1:
+        raise InvalidInputError(f"k must be 1 or more, not {k}")
+    parts = [checked_features(block, "generated features", minimum=1) for block in blocks]
+    ours = checked_features(np.concatenate(parts), "generated features", minimum=k + 1)
+    theirs = checked_features(reference, "reference features", minimum=k + 1)
+    same_width(ours, theirs)
+    # One centre for both sides: it shortens the vectors (less cancellation) and keeps equal points equal.
+    centre = theirs.mean(axis=0, dtype=np.float64)
+    x, y = ours - centre, theirs - centre
+    sizes = [len(part) for part in parts]
+    edges = [0, *accumulate(sizes)]
+    neighbours = _block_neighbours(x, edges, k)
+    reference_radii = _block_neighbours(y, [0, len(y)], k)[:, 0, k - 1]
+    jackknife = len(parts) > 1 and len(x) - max(sizes) > k
+    tally = _Tally.empty(sizes, len(y))
+    radii = _kth(neighbours, k)
+    without = [_kth(np.delete(neighbours, b, axis=1), k) for b in range(len(parts))] if jackknife else []
+    for block, rows, tile in _tiles(x, y, edges):
+        tally.add(
+            block,
+            rows,
+            tile,
+            reference_radii=reference_radii,
+            radii=radii[rows],
+            without=[r[rows] for r in without],
+            inclusive=inclusive,
+        )
+    everything = np.ones(len(parts), dtype=np.bool_)
+    left_out = (
+        [tally.scores(k, np.arange(len(parts)) != b, b) for b in range(len(parts))] if jackknife else []
+    )
+    return tally.scores(k, everything, None), tuple(left_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tally:
+    """What one pass over generated x reference distances collects, for each block of the generated side."""
+
+    block_of: NDArray[np.int64]  # [n]
+    balls: NDArray[np.int64]  # [n] reference balls around a generated point
+    reached: NDArray[np.bool_]  # [b, m] a point of the block lies in the reference ball
+    recalled: NDArray[np.bool_]  # [b, m] the reference point lies in a ball of the block
+    enlarged: NDArray[np.bool_]  # [b, m] the same, in a ball that grew because the block is left out
+
+    @classmethod
+    def empty(cls, sizes: Sequence[int], m: int) -> _Tally:
+        b = len(sizes)
+        flags = [np.zeros((b, m), dtype=np.bool_) for _ in range(3)]
+        return cls(
+            np.repeat(np.arange(b, dtype=np.int64), sizes),
+            np.zeros(sum(sizes), dtype=np.int64),
+            reached=flags[0],
+            recalled=flags[1],
+            enlarged=flags[2],
+        )
+
+    def add(
+        self,
+        block: int,
+        rows: slice,
+        distances: Float32Array,
+        *,
+        reference_radii: Float32Array,
+        radii: Float32Array,
+        without: Sequence[Float32Array],
+        inclusive: bool,
+    ) -> None:
+        """Add the distances ``[rows, m]`` of generated points of one block."""
+        inside = np.less_equal if inclusive else np.less
+        in_reference = inside(distances, reference_radii)
+        self.balls[rows] = in_reference.sum(axis=1)
+        self.reached[block] |= in_reference.any(axis=0)
+        self.recalled[block] |= inside(distances, radii[:, None]).any(axis=0)
+        for other, larger in enumerate(without):
+            grown = larger > radii
+            if other != block and grown.any():
+                self.enlarged[other] |= inside(distances[grown], larger[grown, None]).any(axis=0)
+
+    def scores(self, k: int, kept: NDArray[np.bool_], left_out: int | None) -> ManifoldScores:
+        """Scores over the ``kept`` blocks."""
+        balls = self.balls[kept[self.block_of]]
+        recalled = self.recalled[kept].any(axis=0)
+        if left_out is not None:
+            recalled |= self.enlarged[left_out]
+        return ManifoldScores(
+            precision=float((balls > 0).mean()),
+            recall=float(recalled.mean()),
+            density=float(balls.mean()) / k,
+            coverage=float(self.reached[kept].any(axis=0).mean()),
+        )
+
+
+def _tiles(
+    x: Float64Array, y: Float64Array, edges: Sequence[int]
+) -> Iterator[tuple[int, slice, Float32Array]]:
+    """Yield ``(block, rows, distances [rows, m])`` of ``x`` to ``y``; no tile spans two blocks."""
+    step = max(1, TILE_ENTRIES // len(y))
+    for block, (start, stop) in enumerate(pairwise(edges)):
+        for first in range(start, stop, step):
+            rows = slice(first, min(first + step, stop))
+            yield block, rows, _distances(x[rows], y)
+
+
+def _block_neighbours(x: Float64Array, edges: Sequence[int], k: int) -> Float32Array:
+    """Distances to the k nearest other rows in each block, ``[n, b, k]``, infinite where there are fewer."""
+    nearest = np.full((len(x), len(edges) - 1, k), np.inf, dtype=np.float32)
+    step = max(1, TILE_ENTRIES // len(x))
+    for first in range(0, len(x), step):
+        rows = slice(first, min(first + step, len(x)))
+        tile = _distances(x[rows], x)
+        tile[np.arange(len(tile)), np.arange(rows.start, rows.stop)] = np.inf
+        for block, (start, stop) in enumerate(pairwise(edges)):
+            part = tile[:, start:stop]
+            count = min(k, part.shape[1])
+            nearest[rows, block, :count] = np.partition(part, count - 1, axis=1)[:, :count]
+    return nearest
+
+
+def _distances(x: Float64Array, y: Float64Array) -> Float32Array:
+    """Euclidean distances ``[n, m]``, correct to float32 even for nearly equal rows."""
+    norms = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    squared = norms - 2 * (x @ y.T)
+    rows, columns = np.nonzero(squared < CANCELLATION * norms)
+    for start in range(0, len(rows), PAIRS):
+        i, j = rows[start : start + PAIRS], columns[start : start + PAIRS]
+        squared[i, j] = np.square(x[i] - y[j]).sum(axis=1)
+    return np.asarray(np.sqrt(squared), dtype=np.float32)
+
+
+def _kth(neighbours: Float32Array, k: int) -> Float32Array:
+    """k-th smallest of the neighbour distances ``[n, b, k]`` of all blocks together, ``[n]``."""
+    flat = neighbours.reshape(len(neighbours), -1)
+    return np.asarray(np.partition(flat, k - 1, axis=1)[:, k - 1], dtype=np.float32)

@@ -1,0 +1,203 @@
+"""Image files in a container (folder, archive, table), decoded by threads in a fixed order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evalkit.core import ImageBatch, IndexArray
+from evalkit.errors import InvalidInputError
+from evalkit.sources.decode import decode_image
+from evalkit.sources.formats import ReadSettings, Rejected
+from evalkit.spec import Scalar, Spec
+
+Loader = Callable[[], bytes]
+
+_SHOWN = 20  # offenders listed in one message
+_CHECK_CHUNK = 256  # images whose bytes are in memory at once while checking
+_MAX_DEFAULT_WORKERS = 8
+
+
+class Container(Protocol):
+    """Encoded images in a fixed order. Holds no open file, so that threads and forks may share it."""
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each image, in index order."""
+        ...
+
+    @property
+    def labels(self) -> IndexArray | None:
+        """int64 ``[n]`` labels where known."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes where known."""
+        ...
+
+    def loaders(self, positions: Sequence[int]) -> list[Loader]:
+        """Return one function for each position that gives the bytes of that file, from any thread.
+
+        What must be read in sequence is read here; what may be read in parallel, in the loader.
+        """
+        ...
+
+    def sha256(self) -> str:
+        """Return a digest of names and bytes, free of the container's own path."""
+        ...
+
+
+@final
+class EncodedImages:
+    """The image source over a :class:`Container`."""
+
+    def __init__(
+        self,
+        container: Container,
+        settings: ReadSettings,
+        *,
+        rejected: tuple[tuple[int, Rejected], ...] = (),
+    ) -> None:
+        self._container = container
+        self._settings = settings
+        self._rejected = rejected
+        bad = np.asarray([position for position, _ in rejected], dtype=np.int64)
+        self._kept = np.setdiff1d(np.arange(len(container.names), dtype=np.int64), bad)
+
+    @cached_property
+    def spec(self) -> Spec:
+        """Format, digest, count and every decoding choice that can change pixels; reads every byte once."""
+        params: dict[str, Scalar] = {"count": len(self), **self._settings.policy.params()}
+        if self._rejected:
+            params["rejected"] = len(self._rejected)
+        return Spec.of("source", self._container.format, sha256=self._container.sha256(), **params)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes 0..k-1 where known."""
+        return self._container.class_names
+
+    @property
+    def rejected(self) -> tuple[Rejected, ...]:
+        """Images left out by :meth:`usable`."""
+        return tuple(image for _, image in self._rejected)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def name_of(self, index: int) -> str:
+        """Return the name of image ``index`` inside its container."""
+        return self._container.names[int(self._kept[index])]
+
+    def read(self, index: IndexArray) -> ImageBatch:
+        """Return the images at ``index``: uint8 ``[n, 3, h, w]``, or a list of ``[3, h, w]`` of mixed sizes.
+
+        Raises:
+            IndexError: an index lies outside ``0..len-1``.
+            InvalidInputError: images cannot be used; up to 20 are named.
+        """
+        checked = valid_index(index, count=len(self))
+        positions = self._kept[checked]
+        images: list[Tensor] = []
+        bad: list[Rejected] = []
+        for result in self._decode(positions.tolist(), keep=True):
+            if isinstance(result, Rejected):
+                bad.append(result)
+            elif result is not None:
+                images.append(result)
+        if bad:
+            raise rejection_error(bad, checked=len(positions))
+        labels = self._container.labels
+        return ImageBatch(stacked(images), checked, None if labels is None else labels[positions])
+
+    def check(self) -> tuple[Rejected, ...]:
+        """Decode every image once and return those that cannot be used."""
+        return tuple(image for _, image in self._failures())
+
+    def usable(self, *, max_bad: int) -> EncodedImages:
+        """Return this set without the images that fail :meth:`check`; the others keep their order.
+
+        Raises:
+            InvalidInputError: more than ``max_bad`` images fail.
+        """
+        failures = self._failures()
+        if len(failures) > max_bad:
+            raise rejection_error([image for _, image in failures], checked=len(self))
+        return EncodedImages(self._container, self._settings, rejected=(*self._rejected, *failures))
+
+    def _failures(self) -> tuple[tuple[int, Rejected], ...]:
+        found: list[tuple[int, Rejected]] = []
+        for start in range(0, len(self), _CHECK_CHUNK):
+            positions = self._kept[start : start + _CHECK_CHUNK].tolist()
+            results = self._decode(positions, keep=False)
+            found += [(p, r) for p, r in zip(positions, results, strict=True) if isinstance(r, Rejected)]
+        return tuple(found)
+
+    def _decode(self, positions: Sequence[int], *, keep: bool) -> list[Tensor | Rejected | None]:
+        names = [self._container.names[position] for position in positions]
+        loaders = self._container.loaders(positions)
+        decode = partial(self._decode_one, keep=keep)
+        workers = min(self._settings.workers or default_workers(), len(positions))
+        if workers <= 1:
+            return list(map(decode, names, loaders))
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(decode, names, loaders))
+
+    def _decode_one(self, name: str, load: Loader, *, keep: bool) -> Tensor | Rejected | None:
+        try:
+            image = decode_image(load(), name=name, policy=self._settings.policy)
+        except InvalidInputError as error:
+            return Rejected(name, error.message, error.hint)
+        except OSError as error:
+            return Rejected(name, f"{name!r} cannot be read: {error.strerror or error}")
+        return image if keep else None
+
+
+def default_workers() -> int:
+    """Return the number of decoding threads where none is given."""
+    return min(_MAX_DEFAULT_WORKERS, os.cpu_count() or 1)
+
+
+def valid_index(index: IndexArray, *, count: int) -> IndexArray:
+    """Return ``index`` as int64 ``[n]``.
+
+    Raises:
+        IndexError: not one-dimensional integers, or outside ``0..count-1``.
+    """
+    array = np.asarray(index)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise IndexError(f"image indices must be integers [n], not {array.dtype} {list(array.shape)}")
+    if array.size and not (array.min() >= 0 and array.max() < count):
+        raise IndexError(f"image indices must lie in 0..{count - 1}, not {array.min()}..{array.max()}")
+    return array.astype(np.int64)
+
+
+def stacked(images: list[Tensor]) -> Tensor | list[Tensor]:
+    """Stack uint8 ``[3, h, w]`` images of one size to ``[n, 3, h, w]``; return the list where sizes differ."""
+    if len({image.shape for image in images}) == 1:
+        return torch.stack(images)
+    return images
+
+
+def rejection_error(bad: Sequence[Rejected], *, checked: int) -> InvalidInputError:
+    """Return the error that lists up to 20 of the ``bad`` images among ``checked``."""
+    lines = [f"  {image.reason}" for image in bad[:_SHOWN]]
+    if len(bad) > _SHOWN:
+        lines.append(f"  and {len(bad) - _SHOWN} more")
+    hints = dict.fromkeys(image.hint for image in bad if image.hint)
+    hints["or leave such images out: --on-bad skip --max-bad K"] = None
+    head = f"{len(bad)} of {checked} images cannot be used:"
+    return InvalidInputError("\n".join([head, *lines]), hint="; ".join(hints))

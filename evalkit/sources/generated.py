@@ -1,0 +1,49 @@
+"""A generator as an image source: index -> seed and label -> image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalkit.core import Generator, ImageBatch, IndexArray
+from evalkit.errors import InvalidInputError
+from evalkit.generators.seeding import SEED_SCHEME, balanced_labels, image_seeds
+from evalkit.spec import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedSource:
+    """``count`` samples of ``generator`` from ``base_seed``; labels are balanced by index."""
+
+    generator: Generator
+    count: int
+    base_seed: int = 0
+
+    @property
+    def spec(self) -> Spec:
+        """The generator's spec and the seeds; identifies every image."""
+        return Spec.of(
+            "source",
+            "generated",
+            sha256=self.generator.spec.digest(),
+            base_seed=self.base_seed,
+            scheme=SEED_SCHEME,
+        )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: IndexArray) -> ImageBatch:
+        """Sample the images at int64 ``index``.
+
+        Raises:
+            InvalidInputError: the generator returned something but uint8 ``[n, 3, h, w]``.
+        """
+        classes = self.generator.num_classes
+        labels = balanced_labels(self.base_seed, index, classes) if classes else None
+        images = self.generator.generate(image_seeds(self.base_seed, index), labels=labels)
+        if images.ndim != 4 or images.shape[:2] != (len(index), 3) or str(images.dtype) != "torch.uint8":
+            raise InvalidInputError(
+                f"the generator returned {images.dtype} {list(images.shape)}, not uint8 [{len(index)}, 3, h, w]",
+                hint="map [-1, 1] to uint8 inside generate(); evalkit never guesses the range",
+            )
+        return ImageBatch(images=images, index=index, labels=labels)
