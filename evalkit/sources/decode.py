@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
@@ -83,8 +83,10 @@ class DecodePolicy:
             raise UsageError(f"max_pixels must lie in 1..{limit}, not {self.max_pixels}")
 
     def params(self) -> dict[str, Scalar]:
-        """Return the choices that can change pixels: those that do not refuse (``max_pixels`` changes none)."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "max_pixels"}
+        """Return the choices that can change pixels: those that do not refuse."""
+        values = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "max_pixels"
+        }
         return {name: value for name, value in values.items() if value != "refuse"}
 
 
@@ -108,7 +110,7 @@ def decode_image(data: bytes, *, name: str, policy: DecodePolicy = DEFAULT_POLIC
             pixels = _read_pixels(image, name=name, policy=policy)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidInputError(f"{name!r} is too large to decode: {error}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InvalidInputError(
             f"{name!r} is not an image of a known format", hint=f"known formats: {', '.join(_FORMATS)}"
         ) from error

@@ -186,7 +186,7 @@ def valid_index(index: IndexArray, *, count: int) -> IndexArray:
 
 
 def stacked(images: list[Tensor]) -> Tensor | list[Tensor]:
-    """Stack uint8 ``[3, h, w]`` images of one size to ``[n, 3, h, w]``; return the list where sizes differ."""
+    """Stack uint8 ``[3, h, w]`` images of one size to ``[n, 3, h, w]``; a list where sizes differ."""
     if len({image.shape for image in images}) == 1:
         return torch.stack(images)
     return images

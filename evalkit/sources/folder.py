@@ -129,7 +129,5 @@ def _open(path: Path, settings: ReadSettings) -> EncodedImages:
 
 
 FORMATS.register("folder")(
-    SourceFormat(
-        accepts="a folder of images", matches=lambda path, _head: path.is_dir(), open=_open
-    )
+    SourceFormat(accepts="a folder of images", matches=lambda path, _head: path.is_dir(), open=_open)
 )

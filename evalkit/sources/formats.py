@@ -65,7 +65,8 @@ class SourceFormat:
 
     Attributes:
         accepts: what a user may give, for messages.
-        matches: tells from a path and the first 512 bytes (empty for a folder); no two formats match one path.
+        matches: tells from a path and the first 512 bytes (empty for a folder); no two formats
+            match one path.
         open: opens the set cheaply, without decoding.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evalkit.core import Generator, ImageBatch, IndexArray
 from evalkit.errors import InvalidInputError
-from evalkit.generators.seeding import SEED_SCHEME, balanced_labels, image_seeds
+from evalkit.seeding import SEED_SCHEME, balanced_labels, image_seeds
 from evalkit.spec import Spec
 
 

@@ -20,8 +20,8 @@ class ArchiveLimits:
     Attributes:
         max_members: members of any kind.
         max_member_bytes: bytes of one image file, unpacked.
-        max_ratio: unpacked bytes per stored byte, once more than ``ratio_from_bytes`` are unpacked; below that
-            a bomb is harmless, and plain black bitmaps do reach a thousand.
+        max_ratio: unpacked bytes per stored byte, once more than ``ratio_from_bytes`` are unpacked; below
+            that a bomb is harmless, and plain black bitmaps do reach a thousand.
     """
 
     max_members: int = 5_000_000

@@ -34,7 +34,15 @@ _PACKED_MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _TAR_MAGIC_AT = 257
 _STEP = 2**20
 _HEADER_BYTES = 2**20  # names and extended headers; a longer one is an attack on memory
-_UNPACKING_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, RecursionError)
+_UNPACKING_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    RecursionError,
+)
 
 
 @final
@@ -153,7 +161,7 @@ def _list_members(path: Path, *, limits: ArchiveLimits) -> Iterator[Member]:
             headers = _HeaderStream(stream, stored=stored, limits=limits)
             with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", encoding="utf-8") as archive:
                 while (info := archive.next()) is not None:
-                    archive.members.clear()  # or it keeps every header
+                    archive.members.clear()  # type: ignore[attr-defined]  # or it keeps every header
                     if info.size < 0:
                         raise InvalidInputError(f"{info.name!r} has a negative size")
                     if not info.isdir():

@@ -13,7 +13,7 @@ from evalkit.generators.configuration import build_config
 from evalkit.generators.diffusion.ddpm import denoise
 from evalkit.generators.diffusion.unet import DDPMConfig, DenoisingUNet
 from evalkit.generators.sampling import NativeGenerator, SamplingOptions
-from evalkit.generators.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image, per_image_generators
 
 
 class DDPM(NativeGenerator):

@@ -10,7 +10,7 @@ from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import build_config
 from evalkit.generators.gan.cgan import CGANConfig, CGANGenerator
 from evalkit.generators.sampling import NativeGenerator, SamplingOptions
-from evalkit.generators.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image, per_image_generators
 
 
 class CGAN(NativeGenerator):

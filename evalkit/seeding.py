@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from evalkit.core import IndexArray
+IndexArray = NDArray[np.int64]
 
 SEED_SCHEME = "philox4x64(base seed, stream) / 1"
 """Version of the rule that maps an index to a seed and a label; part of the protocol fingerprint."""

@@ -1,0 +1,49 @@
+"""Keep secrets out of what is written down: values of secret variables, ``--token x``, ``user:pass@host``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+REDACTED = "[redacted]"
+
+_WORDS = r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENTIALS)"
+_VARIABLE = re.compile(rf"{_WORDS}S?(?:_|$)", re.IGNORECASE)
+_FLAG = re.compile(rf"-{{1,2}}[\w-]*{_WORDS}", re.IGNORECASE)
+_ASSIGNMENT = re.compile(rf"(-{{0,2}}[\w.-]*{_WORDS}=).+", re.IGNORECASE | re.DOTALL)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_QUERY = re.compile(rf"([?&][\w-]*(?:{_WORDS}|SIGNATURE|SIG)=)[^&\s]+", re.IGNORECASE)
+# A shorter value ("1", "main") also occurs by chance inside paths: it is removed only as a whole argument.
+_SHORTEST_SUBSTRING = 6
+
+
+def redact_command(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return ``argv`` without secrets, as text that UTF-8 can hold.
+
+    Removed are the values of variables in ``environ`` whose name looks secret (``HF_TOKEN``, ``API_KEY``), the
+    value of flags and assignments of that kind (``--token x``, ``--api-key=x``, ``SECRET=x``), user names and
+    passwords in URLs, and signed query parameters.
+    """
+    secrets = {value for name, value in environ.items() if value and _VARIABLE.search(name)}
+    # Longest first: one secret can contain another.
+    substrings = sorted((s for s in secrets if len(s) >= _SHORTEST_SUBSTRING), key=lambda s: (-len(s), s))
+    redacted: list[str] = []
+    flag_before = False
+    for argument in argv:
+        if flag_before or argument in secrets:
+            redacted.append(REDACTED)
+            flag_before = False
+            continue
+        flag_before = _FLAG.fullmatch(argument) is not None
+        redacted.append(_redact_text(argument, substrings))
+    return tuple(redacted)
+
+
+def _redact_text(argument: str, substrings: Sequence[str]) -> str:
+    for secret in substrings:
+        argument = argument.replace(secret, REDACTED)
+    argument = _USERINFO.sub(REDACTED, argument)
+    argument = _QUERY.sub(rf"\g<1>{REDACTED}", argument)
+    if found := _ASSIGNMENT.fullmatch(argument):
+        argument = found[1] + REDACTED
+    return argument.encode("utf-8", "backslashreplace").decode()
