@@ -20,9 +20,9 @@ _SHORTEST_SUBSTRING = 6
 def redact_command(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return ``argv`` without secrets, as text that UTF-8 can hold.
 
-    Removed are the values of variables in ``environ`` whose name looks secret (``HF_TOKEN``, ``API_KEY``), the
-    value of flags and assignments of that kind (``--token x``, ``--api-key=x``, ``SECRET=x``), user names and
-    passwords in URLs, and signed query parameters.
+    Removed are the values of variables in ``environ`` whose name looks secret (``HF_TOKEN``, ``API_KEY``),
+    the value of flags and assignments of that kind (``--token x``, ``--api-key=x``, ``SECRET=x``), user names
+    and passwords in URLs, and signed query parameters.
     """
     secrets = {value for name, value in environ.items() if value and _VARIABLE.search(name)}
     # Longest first: one secret can contain another.

@@ -16,7 +16,7 @@ IndexArray = NDArray[np.int64]
 SEED_SCHEME = "philox4x64(base seed, stream) / 1"
 """Version of the rule that maps an index to a seed and a label; part of the protocol fingerprint."""
 
-_STREAMS = {"latent": 0, "label": 1, "subset": 2}
+_STREAMS = {"latent": 0, "label": 1, "subset": 2, "block": 3, "metric": 4}
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # SplitMix64 finaliser (Steele 2014)
 
 

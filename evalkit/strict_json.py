@@ -16,10 +16,13 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 from evalkit.errors import InvalidInputError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -29,39 +32,47 @@ def dumps(data: object) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def loads(text: str) -> Any:
+def loads(text: str) -> object:
     """Parse JSON text.
 
     Raises:
         InvalidInputError: not JSON, or it repeats a key, or it holds NaN or infinity.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except (json.JSONDecodeError, RecursionError) as error:
+        parsed: object = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
         raise InvalidInputError(f"not valid JSON: {error}", hint="was the file cut short?") from error
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise InvalidInputError(f"not valid JSON: {error}") from error
+    return parsed
 
 
-def encode(value: object, where: str = "") -> Any:
+def encode_object(value: object, where: str = "") -> dict[str, Any]:
+    """Return a dataclass or mapping as plain JSON data; see :func:`encode`."""
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{where}: keys must be text")
+        return {_text(key, where): encode(value[key], _join(where, key)) for key in sorted(value)}
+    keys = _keys(cast(Hashable, type(value)))
+    return {key: encode(getattr(value, field.name), _join(where, key)) for key, field in keys.items()}
+
+
+def encode(value: object, where: str = "") -> object:
     """Return ``value`` (dataclasses, mappings, sequences, scalars) as plain JSON data.
 
     Raises:
         InvalidInputError: a number is not finite, or a text cannot be written as UTF-8.
         TypeError: a value has no JSON form.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            key: encode(getattr(value, field.name), _join(where, key))
-            for key, field in _keys(type(value)).items()
-        }
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{where}: keys must be text")
-        return {_check(key, where): encode(value[key], _join(where, key)) for key in sorted(value)}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+        return encode_object(value, where)
+    if isinstance(value, list | tuple):
         return [encode(item, f"{where}[{position}]") for position, item in enumerate(value)]
-    return _check(value, where)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return _number(value, where)
+    if isinstance(value, str):
+        return _text(value, where)
+    raise TypeError(f"{where}: {type(value).__name__} has no JSON form")
 
 
 def decode(data: object, kind: type[T], where: str = "") -> T:
@@ -70,20 +81,19 @@ def decode(data: object, kind: type[T], where: str = "") -> T:
     Raises:
         InvalidInputError: a key is unknown or missing, or a value has the wrong type or is not allowed.
     """
-    keys = _keys(kind)
-    if not isinstance(data, Mapping):
-        _refuse(where, "an object", data)
-    for key in data:
+    hashable = cast(Hashable, kind)  # typeshed does not say that every class is
+    keys, hints = _keys(hashable), _hints(hashable)
+    found = _object(data, where)
+    for key in found:
         if key not in keys:
-            close = difflib.get_close_matches(str(key), keys, n=1)
+            close = difflib.get_close_matches(key, keys, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(keys)}"
-            raise InvalidInputError(f"unknown key {_join(where, str(key))!r}", hint=hint)
-    hints = _hints(kind)
+            raise InvalidInputError(f"unknown key {_join(where, key)!r}", hint=hint)
     values = {}
     for key, field in keys.items():
-        if key not in data:
+        if key not in found:
             raise InvalidInputError(f"missing key {_join(where, key)!r}", hint="was it written by evalkit?")
-        values[field.name] = _decode(data[key], hints[field.name], _join(where, key))
+        values[field.name] = _decode(found[key], hints[field.name], _join(where, key))
     try:
         return kind(**values)
     except (InvalidInputError, UsageError) as error:
@@ -91,69 +101,77 @@ def decode(data: object, kind: type[T], where: str = "") -> T:
         raise InvalidInputError(f"{place}{error.message}", hint=error.hint) from error
 
 
-def _decode(data: object, hint: Any, where: str) -> Any:
+def _decode(data: object, hint: object, where: str) -> object:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
-        if data is None and type(None) in arguments:
-            return None
-        options = [option for option in arguments if option is not type(None)]
-        if len(options) == 1:
-            return _decode(data, options[0], where)
-        return _check(data, where) if isinstance(data, tuple(options)) else _refuse(where, "a scalar", data)
+        return _decode_union(data, arguments, where)
     if origin is Literal:
         return data if data in arguments else _refuse(where, f"one of {', '.join(arguments)}", data)
     if origin is tuple:
-        if not isinstance(data, list | tuple):
-            _refuse(where, "a list", data)
-        return tuple(_decode(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(data))
+        items = data if isinstance(data, list) else _refuse(where, "a list", data)
+        return tuple(_decode(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
     if origin is Mapping:
-        if not isinstance(data, Mapping):
-            _refuse(where, "an object", data)
-        return {key: _decode(item, arguments[1], _join(where, key)) for key, item in data.items()}
-    if dataclasses.is_dataclass(hint):
-        return decode(data, typing.cast(type, hint), where)
-    return _decode_scalar(data, hint, where)
+        entries = _object(data, where).items()
+        return {_text(key, where): _decode(item, arguments[1], _join(where, key)) for key, item in entries}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return decode(data, hint, where)
+    return encode(data, where) if hint is Any else _decode_scalar(data, hint, where)
 
 
-def _decode_scalar(data: object, hint: Any, where: str) -> Any:
-    if hint is Any:
-        return encode(data, where)
-    if hint is float:
-        accepted = isinstance(data, int | float) and not isinstance(data, bool)
-        return _check(data, where) if accepted else _refuse(where, "a number", data)
-    if hint is int:
-        accepted = isinstance(data, int) and not isinstance(data, bool)
-        return data if accepted else _refuse(where, "a whole number", data)
+def _decode_union(data: object, arguments: tuple[object, ...], where: str) -> object:
+    if data is None and type(None) in arguments:
+        return None
+    options = [option for option in arguments if option is not type(None)]
+    if len(options) == 1:
+        return _decode(data, options[0], where)
+    scalar = isinstance(data, str | int | float)  # the only union of several types is evalkit.spec.Scalar
+    return encode(data, where) if scalar else _refuse(where, "text, a number, true, false or null", data)
+
+
+def _decode_scalar(data: object, hint: object, where: str) -> object:
     if hint is str:
-        return _check(data, where) if isinstance(data, str) else _refuse(where, "text", data)
-    raise TypeError(f"{where}: no JSON form for {hint}")
+        return _text(data, where) if isinstance(data, str) else _refuse(where, "text", data)
+    if isinstance(data, bool) or not isinstance(data, int | float):
+        return _refuse(where, "a number", data)
+    if hint is float:
+        return _number(data, where)
+    return data if isinstance(data, int) else _refuse(where, "a whole number", data)
 
 
-def _check(value: object, where: str) -> Any:
-    """Return a scalar that JSON can hold."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidInputError(f"{where} is {value}, not a finite number", hint="nothing was measured")
-        return float(value)  # numpy's float64 is a float that prints differently
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"{where} is not UTF-8 text: {value!a}") from error
-        return value
-    raise TypeError(f"{where}: {type(value).__name__} has no JSON form")
+def _number(value: float, where: str) -> float:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        finite = False
+    if not finite:
+        raise InvalidInputError(
+            f"{where} is {str(value)[:40]}, not a finite number", hint="nothing was measured"
+        )
+    # numpy's float64 is a float that prints differently.
+    return float(value) if isinstance(value, float) else value
+
+
+def _text(value: str, where: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{where} is not UTF-8 text: {value!a}") from error
+    return value
+
+
+def _object(data: object, where: str) -> dict[str, object]:
+    return data if isinstance(data, dict) else _refuse(where, "an object", data)
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, object]:
     return typing.get_type_hints(kind)
 
 
 @functools.cache
-def _keys(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    return {field.metadata.get("key", field.name): field for field in dataclasses.fields(kind)}
+def _keys(kind: Hashable) -> dict[str, dataclasses.Field[Any]]:
+    found = dataclasses.fields(cast("type[DataclassInstance]", kind))
+    return {field.metadata.get("key", field.name): field for field in found}
 
 
 def _join(where: str, key: str) -> str:
@@ -168,7 +186,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidInputError(f"{name} is not JSON", hint="a record holds finite numbers only")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
         names = [name for name, _ in pairs]

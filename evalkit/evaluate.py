@@ -1,0 +1,319 @@
+"""THE pipeline: subject -> shards of features -> scores -> record. Reads like the picture in the README."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from evalkit import numerics
+from evalkit.core import Extractor, FeatureSet
+from evalkit.errors import UsageError
+from evalkit.extraction import Extracted, Interrupted, Job, Progress, extract
+from evalkit.extractors import build_extractor
+from evalkit.generators import SamplingOptions
+from evalkit.metrics import compute_all
+from evalkit.plan import Plan, make_plan
+from evalkit.protocol import EvalProtocol
+from evalkit.record import (
+    DataInfo,
+    Inputs,
+    MetricResult,
+    ProtocolInfo,
+    RunRecord,
+    redact_command,
+)
+from evalkit.reference_resolution import resolve_reference
+from evalkit.references import Reference
+from evalkit.runtime import resolve_device
+from evalkit.seeding import SEED_SCHEME, stream
+from evalkit.shards import ShardLayout, ShardStore
+from evalkit.spec import Scalar
+from evalkit.subjects import ImageOptions, Subject, open_generator, open_images
+from evalkit.throughput import WarmUp, performance, warm_up
+
+STATE_FOLDER = "state"
+
+
+class Console(Protocol):
+    """Where a run tells how it goes; the default says nothing."""
+
+    def note(self, text: str) -> None:
+        """Show a sentence that the user must see."""
+        ...
+
+    def progress(self, title: str, total: int) -> AbstractContextManager[Progress]:
+        """Show a bar of ``total`` images while the context is open."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Drop the sentence."""
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Progress]:  # noqa: ARG002 - part of the protocol
+        """Count for nobody."""
+        yield lambda done: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means."""
+
+    model: str | None = None
+    ckpt: Path | None = None
+    images: Path | None = None
+    name: str | None = None
+    reference: str | None = None
+    protocol: str = "auto"
+    metrics: tuple[str, ...] = ()
+    num_samples: int | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    device: str = "auto"
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    image_options: ImageOptions = field(default_factory=ImageOptions)
+    out: Path = Path("evalkit-runs")
+    fresh: bool = False
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is loaded.
+
+        Raises:
+            UsageError: not exactly one subject, or a number out of range.
+        """
+        if (self.model is None) == (self.images is None):
+            raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
+        if self.images is not None and self.ckpt is not None:
+            raise UsageError("--ckpt belongs to --model, not to --images")
+        for value, flag in ((self.num_samples, "--num-samples"), (self.batch_size, "--batch-size")):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} must be at least 1, not {value}")
+
+
+def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = lambda: 0) -> RunRecord:
+    """Score one subject and write its record below ``request.out``; resumes what an earlier run began.
+
+    Raises:
+        EvalkitError: see :mod:`evalkit.errors`; on an interruption the record is written as ``partial``.
+    """
+    request.check()
+    started = time.monotonic()
+    device = resolve_device(request.device)
+    plan = make_plan(request.protocol, request=request, notify=console.note)
+    subject = _open_subject(request, plan, device=device, console=console)
+    extractor = build_extractor(
+        plan.preset.extractor,
+        weights=request.weights.get(plan.preset.extractor),
+        preset=plan.preset.extractor_preset,
+        device=str(device),
+    )
+    layout = ShardLayout(len(subject.source))
+    reference = _reference(request, plan, extractor, device=device, console=console, stop=stop)
+    record = _started(request, plan, subject, extractor=extractor, reference=reference)
+    path = request.out / f"{record.run_id}.json"
+    record.write(path)
+    job = _job(request, subject, plan, extractor=extractor, layout=layout, device=device)
+    try:
+        warm = warm_up(subject.generator, device) if subject.generator else None
+        with console.progress(_title(subject), layout.count) as progress:
+            extracted = extract(job, progress=progress, stop=stop)
+        console_warnings(extracted, console)
+        record = _finished(
+            record, plan, subject, extracted=extracted, extractor=extractor, reference=reference, warm=warm,
+            device=device,
+        )  # fmt: skip
+    except BaseException as error:
+        status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
+        replace(record, status=status, duration_seconds=time.monotonic() - started, notes=str(error)).write(path)
+        raise
+    record = replace(record, status="complete", duration_seconds=round(time.monotonic() - started, 3))
+    record.write(path)
+    return record
+
+
+def console_warnings(extracted: Extracted, console: Console) -> None:
+    """Tell what was reused and what was mended."""
+    if extracted.reused:
+        console.note(f"continued: {extracted.reused} of {extracted.layout.count} images were there already")
+    for warning in extracted.warnings:
+        console.note(warning)
+
+
+def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, console: Console) -> Subject:
+    if request.model is not None:
+        return open_generator(
+            request.model,
+            ckpt=request.ckpt,
+            options=replace(request.sampling, device=str(device)),
+            name=request.name,
+            count=request.num_samples or plan.preset.num_images,
+            seed=request.seed,
+        )
+    if request.images is None:
+        raise UsageError("no subject")
+    return open_images(
+        request.images,
+        options=request.image_options,
+        name=request.name,
+        count=request.num_samples,
+        default_count=plan.preset.num_images,
+        seed=request.seed,
+        notify=console.note,
+    )
+
+
+def _reference(
+    request: ScoreRequest, plan: Plan, extractor: Extractor, *, device: torch.device, console: Console,
+    stop: Callable[[], int],
+) -> Reference | None:  # fmt: skip
+    if not plan.needs_reference:
+        return None
+
+    def extract_images(job: Job, title: str) -> Extracted:
+        with console.progress(title, job.layout.count) as progress:
+            return extract(job, progress=progress, stop=stop)
+
+    return resolve_reference(
+        plan.reference_name(request.reference, model=request.model),
+        extractor=extractor,
+        heads=plan.reference_heads,
+        image_options=request.image_options,
+        state=request.out / STATE_FOLDER,
+        device=device,
+        extract_images=extract_images,
+    )
+
+
+def _job(
+    request: ScoreRequest, subject: Subject, plan: Plan, *, extractor: Extractor, layout: ShardLayout,
+    device: torch.device,
+) -> Job:  # fmt: skip
+    key = f"{subject.state_key[:16]}-{extractor.spec.digest()[:16]}-{layout.shard_size}"
+    folder = request.out / STATE_FOLDER / key
+    if request.fresh and folder.is_dir():
+        shutil.rmtree(folder)
+    return Job(
+        source=subject.source,
+        extractor=extractor,
+        heads=plan.heads,
+        layout=layout,
+        store=ShardStore(folder),
+        batch_size=request.batch_size or default_batch_size(device),
+        device=device,
+    )
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Return the batch size of ``--batch-size auto``; a batch never crosses a shard."""
+    return 64 if device.type == "cpu" else 512
+
+
+def _title(subject: Subject) -> str:
+    return f"{'sampling' if subject.generator else 'reading'} {subject.info.id}"
+
+
+def _started(
+    request: ScoreRequest, plan: Plan, subject: Subject, *, extractor: Extractor, reference: Reference | None
+) -> RunRecord:
+    protocol = _protocol(plan, subject, extractor=extractor, reference=reference, image_size=None)
+    return RunRecord(
+        status="started",
+        model=subject.info,
+        data=DataInfo(
+            dataset=reference.dataset if reference else "none",
+            split=reference.split if reference else None,
+            resolution=reference.resolution if reference else None,
+            reference_sha256=reference.sha256 if reference else None,
+            n_ref=reference.count if reference else 0,
+        ),
+        sampling=subject.sampling,
+        protocol=protocol,
+        inputs=Inputs(found=subject.found, used=len(subject.source), rejected=subject.rejected),
+        env=environment(),
+        command=tuple(redact_command(list(request.command))),
+    )
+
+
+def _protocol(
+    plan: Plan,
+    subject: Subject,
+    *,
+    extractor: Extractor,
+    reference: Reference | None,
+    image_size: tuple[int, int] | None,
+) -> ProtocolInfo:
+    protocol = EvalProtocol(
+        name=plan.preset.name,
+        extractor=extractor.spec,
+        metrics=tuple((metric.spec, head) for metric, head in plan.metrics),
+        num_images=len(subject.source),
+        image_size=image_size,
+        reference_sha256=reference.sha256 if reference else None,
+        reference_count=reference.count if reference else 0,
+        numerics_version=numerics.NUMERICS_VERSION,
+        seed_scheme=SEED_SCHEME,
+        rejected_images=len(subject.rejected),
+    )
+    return ProtocolInfo(name=protocol.name, fields=protocol.fields(), fingerprint=protocol.fingerprint())
+
+
+def _finished(
+    record: RunRecord, plan: Plan, subject: Subject, *, extracted: Extracted, extractor: Extractor,
+    reference: Reference | None, warm: WarmUp | None, device: torch.device,
+) -> RunRecord:  # fmt: skip
+    blocks = extracted.in_contiguous_blocks if subject.generator else extracted.in_shuffled_blocks
+    features: dict[str, FeatureSet] = {head: blocks(head) for head in plan.heads}
+    scores = compute_all(
+        [(metric, features[head], reference.head(head) if reference and metric.needs_reference else None)
+         for metric, head in plan.metrics],
+        rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
+    )  # fmt: skip
+    results = tuple(
+        MetricResult.from_score(score, metric=plan.label(metric, head, extractor), variant=head)
+        for (metric, head), score in zip(plan.metrics, scores, strict=True)
+    )
+    measured, sampling = (), subject.sampling
+    if subject.generator:
+        speed = performance(
+            extracted, generator=subject.generator, warm=warm, device=device, dtype=subject.info.dtype or "float32"
+        )
+        measured = (speed,)
+        sampling = replace(sampling, nfe=speed.nfe) if sampling else None
+    return replace(
+        record,
+        protocol=_protocol(
+            plan, subject, extractor=extractor, reference=reference, image_size=extracted.image_size()
+        ),
+        results=results,
+        performance=measured,
+        sampling=sampling,
+    )
+
+
+def environment() -> dict[str, Scalar]:
+    """Return versions and machine: provenance, recorded beside the protocol and never part of it."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy", "pillow")}
+    return {
+        "evalkit": importlib.metadata.version("evalkit"),
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }

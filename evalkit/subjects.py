@@ -1,0 +1,129 @@
+"""What is judged: a generator that is sampled, or images that are there already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from evalkit.core import Generator, ImageSource
+from evalkit.errors import InvalidInputError, UsageError
+from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
+from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
+from evalkit.seeding import SEED_SCHEME, image_seeds
+from evalkit.sources import DecodePolicy, open_source
+from evalkit.sources.generated import GeneratedSource
+from evalkit.sources.subset import SubsetSource
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """How files of images are read; see :func:`evalkit.sources.open_source`."""
+
+    policy: DecodePolicy = DecodePolicy()
+    workers: int | None = None
+    on_bad: Literal["fail", "skip"] = "fail"
+    max_bad: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subject:
+    """The images of one side, and what the record says about where they come from."""
+
+    info: ModelInfo
+    source: ImageSource
+    found: int
+    generator: Generator | None = None
+    sampling: SamplingInfo | None = None
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def state_key(self) -> str:
+        """Digest that names the subject's state files: every choice that makes its images."""
+        return self.source.spec.digest()
+
+
+def open_generator(
+    model: str, *, ckpt: Path | None, options: SamplingOptions, name: str | None, count: int, seed: int
+) -> Subject:
+    """Return a generator as a subject.
+
+    Raises:
+        UsageError: unknown model or sampler, or an id that is no identifier.
+        CheckpointError: the checkpoint does not fit.
+    """
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, not {seed}")
+    default = f"{Path(ckpt).stem}" if ckpt else model.partition(":")[2] or model
+    identifier = check_identifier(name or (model if model in GENERATOR_FACTS and not ckpt else default))
+    generator = load_generator(model, ckpt, options=options)
+    source = GeneratedSource(generator, count, seed)
+    first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
+    settings = dict(generator.spec.params)
+    steps, guidance = settings.get("steps"), settings.get("guidance")
+    sampling = SamplingInfo(
+        n=count,
+        seeds=Seeds(base=seed, scheme=SEED_SCHEME, first=int(first_last[0]), last=int(first_last[1])),
+        sampler=str(settings["sampler"]) if "sampler" in settings else None,
+        steps=int(steps) if isinstance(steps, int) else None,
+        guidance=float(guidance) if isinstance(guidance, float) else None,
+        labels="balanced by index" if generator.num_classes else None,
+    )
+    info = ModelInfo(
+        id=identifier,
+        family=generator.family,
+        format=getattr(generator, "checkpoint_format", "callable"),
+        sha256=generator.spec.sha256,
+        n_params=getattr(generator, "parameter_count", None),
+        dtype=options.dtype,
+    )
+    return Subject(info=info, source=source, found=count, generator=generator, sampling=sampling)
+
+
+def open_images(
+    path: Path, *, options: ImageOptions, name: str | None, count: int | None, default_count: int, seed: int,
+    notify: Notify,
+) -> Subject:  # fmt: skip
+    """Return files of images as a subject: a fixed random subset where there are more than ``count``.
+
+    Raises:
+        InvalidInputError: fewer images than asked for.
+    """
+    opened = open_source(
+        path, policy=options.policy, workers=options.workers, on_bad=options.on_bad, max_bad=options.max_bad
+    )
+    found = len(opened)
+    if count is not None and count > found:
+        raise InvalidInputError(
+            f"{path} holds {found} images, fewer than the {count} asked for", hint=f"--num-samples {found}"
+        )
+    used = count or min(default_count, found)
+    if count is None and found < default_count:
+        notify(
+            f"{path} holds {found} images, the protocol asks for {default_count}: scored at N = {found}, "
+            "comparable only with scores at the same N"
+        )
+    if used < found:
+        notify(f"scoring a fixed random subset of {used} of the {found} images in {path} (--num-samples {found} for all)")
+    source: ImageSource = opened if used == found else SubsetSource(opened, used, seed)
+    info = ModelInfo(
+        id=check_identifier(name or identifier_from(path)),
+        family="images",
+        format=opened.spec.name,
+        sha256=opened.spec.sha256,
+    )
+    rejected = tuple(f"{r.name}: {r.reason}" for r in opened.rejected)
+    return Subject(info=info, source=source, found=found + len(rejected), rejected=rejected)
+
+
+def identifier_from(path: Path) -> str:
+    """Return the file or folder name with everything that is no identifier replaced."""
+    name = path.resolve().name
+    stem = name if path.is_dir() else name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9._+@-]", "-", stem).lstrip("._+@-")[:100] or "images"

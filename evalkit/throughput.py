@@ -1,0 +1,89 @@
+"""How fast a generator samples: warm-up apart, device synchronised, extraction timed separately."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from evalkit.core import Generator
+from evalkit.extraction import Extracted, synchronise
+from evalkit.record import Performance
+from evalkit.seeding import balanced_labels, image_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """What one image outside the measurement showed.
+
+    Attributes:
+        seconds: time to the first image, with everything that is compiled or allocated on the way.
+        flops: floating-point operations of that image, two for each multiply-add, over all evaluations.
+    """
+
+    seconds: float
+    flops: int
+
+
+def warm_up(generator: Generator, device: torch.device) -> WarmUp:
+    """Sample one image twice: once against the clock, once counting operations."""
+    index = np.zeros(1, dtype=np.int64)
+    labels = balanced_labels(0, index, generator.num_classes) if generator.num_classes else None
+    start = time.perf_counter()
+    generator.generate(image_seeds(0, index), labels=labels)
+    synchronise(device)
+    seconds = time.perf_counter() - start
+    with FlopCounterMode(display=False) as counter:
+        generator.generate(image_seeds(0, index), labels=labels)
+    return WarmUp(seconds=seconds, flops=int(counter.get_total_flops()))
+
+
+def performance(
+    extracted: Extracted, *, generator: Generator, warm: WarmUp | None, device: torch.device, dtype: str
+) -> Performance:
+    """Summarise the batches of a run in the ``offline`` scenario.
+
+    ms per image is the batch's time divided by its images; p50 and p90 are over batches.
+    """
+    batches = [
+        (images, read, extract)
+        for shard in extracted.shards
+        for images, read, extract in zip(
+            shard.facts["images"], shard.facts["read_seconds"], shard.facts["extract_seconds"], strict=True
+        )
+    ]
+    images = np.array([b[0] for b in batches])
+    reading = np.array([b[1] for b in batches])
+    extracting = np.array([b[2] for b in batches])
+    milliseconds = 1000.0 * reading / images
+    return Performance(
+        scenario="offline",
+        throughput=float(images.sum() / reading.sum()),
+        latency_p50_ms=float(np.percentile(milliseconds, 50)),
+        latency_p90_ms=float(np.percentile(milliseconds, 90)),
+        latency_p99_ms=None,
+        nfe=getattr(generator, "evaluations_per_image", None) or None,
+        parameters=getattr(generator, "parameter_count", None),
+        flops_per_image=warm.flops if warm and warm.flops else None,
+        peak_memory_bytes=peak_memory(device),
+        energy_per_image_joule=None,
+        batch_size=int(images.max()),
+        images=int(images.sum()),
+        device=str(device),
+        dtype=dtype,
+        warmup_seconds=warm.seconds if warm else None,
+        extraction_throughput=float(images.sum() / extracting.sum()),
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use so far: of the device's allocator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
