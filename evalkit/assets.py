@@ -24,13 +24,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 from tqdm import tqdm
 
 from evalkit.errors import InvalidInputError, OfflineError, TemporaryError
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 _TIMEOUT_S: Final = 30.0  # without a byte, not for the whole file
 _LOCK_TIMEOUT_S: Final = 1800.0  # the holder downloads the very file that we want
@@ -85,7 +88,15 @@ Opener = Callable[[str], Response]
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to https alone."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def redirect_request(  # noqa: D102, PLR0913, PLR0917 - the signature of the base class
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
             raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -170,7 +181,9 @@ def _stream(asset: Asset, opener: Opener, *, write: Callable[[bytes], object]) -
     """Write the body of the response; return its SHA-256."""
     hasher, received = hashlib.sha256(), 0
     limit = asset.size or _MAX_BYTES
-    progress = tqdm(total=asset.size, desc=asset.name, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+    progress = tqdm(
+        total=asset.size, desc=asset.name, unit="B", unit_scale=True, file=sys.stderr, disable=None
+    )
     try:
         with closing(opener(asset.url)) as response, progress:
             while block := response.read(_CHUNK_BYTES):
@@ -229,7 +242,8 @@ def _check(digest: str, asset: Asset, *, what: str) -> None:
 
 
 def _offline(asset: Asset, reason: str) -> OfflineError:
+    path = cache_folder() / asset.filename
     return OfflineError(
         f"{asset.name} is needed and cannot be downloaded now: {reason}",
-        hint=f"get {asset.url} (SHA-256 begins {asset.sha256}) and put it at {cache_folder() / asset.filename}",
+        hint=f"get {asset.url} (SHA-256 begins {asset.sha256}) and put it at {path}",
     )

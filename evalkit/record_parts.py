@@ -124,7 +124,7 @@ class Performance:
     images: int
     device: str
     dtype: str
-    warmup_seconds: float
+    warmup_seconds: float | None
     extraction_throughput: float | None = None
 
     def __post_init__(self) -> None:

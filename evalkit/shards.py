@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from evalkit.atomic import write_atomically
 from evalkit.core import IndexArray
-from evalkit.errors import TemporaryError
 
 _SMALLEST, _LARGEST, _WANTED = 8, 512, 16
 _MOST_BLOCKS, _FEWEST_EVEN_BLOCKS = 20, 10
@@ -106,27 +105,6 @@ class ShardStore:
         write_atomically(path, content)
         for stale in older:
             stale.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name, sync it, and rename it to ``path``.
-
-    Raises:
-        TemporaryError: the file could not be written; what was at ``path`` is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TemporaryError(
-            f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another --out"
-        ) from error
 
 
 def _decode(content: bytes) -> ShardResult | None:

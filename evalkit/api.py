@@ -1,0 +1,76 @@
+"""The Python entry point: :func:`score`, the same run as ``evalkit score``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evalkit.evaluate import Console, ScoreRequest, Silent, run
+from evalkit.generators import SamplingOptions
+from evalkit.record import RunRecord
+from evalkit.subjects import ImageOptions
+
+
+def score(  # noqa: PLR0913 - the flags of the command, all by keyword
+    *,
+    model: str | None = None,
+    ckpt: str | Path | None = None,
+    images: str | Path | None = None,
+    name: str | None = None,
+    reference: str | Path | None = None,
+    protocol: str = "auto",
+    metrics: Sequence[str] = (),
+    num_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    sampling: SamplingOptions | None = None,
+    device: str = "auto",
+    weights: Mapping[str, str | Path] | None = None,
+    image_options: ImageOptions | None = None,
+    out: str | Path = "evalkit-runs",
+    fresh: bool = False,
+    console: Console | None = None,
+) -> RunRecord:
+    """Score a model's samples or a set of images; returns the record that is also written below ``out``.
+
+    Args:
+        model: registered name or ``pkg.mod:obj``; or ``images``: folder, zip, tar, npz or parquet file.
+        ckpt: checkpoint of the model; the bundled one where None.
+        name: name of the subject in tables.
+        reference: listed name, statistics file, or images; needed unless the model is a bundled one.
+        protocol: listed name, or ``auto``: ``standard`` where all it needs is here, otherwise ``embedded``.
+        metrics: names of the protocol's metrics; all where empty.
+        num_samples: images to score; the protocol's number where None.
+        seed: base seed of the samples.
+        batch_size: never moves a score beyond float32 rounding; None chooses.
+        sampling: sampler, steps, guidance and dtype of the model.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        weights: weights files by extractor.
+        image_options: how files of images are decoded.
+        out: folder of records and resumable state.
+        fresh: forget earlier state of the same subject.
+        console: told of progress; silent where None.
+
+    Raises:
+        EvalkitError: see :mod:`evalkit.errors`.
+    """
+    request = ScoreRequest(
+        model=model,
+        ckpt=None if ckpt is None else Path(ckpt),
+        images=None if images is None else Path(images),
+        name=name,
+        reference=None if reference is None else str(reference),
+        protocol=protocol,
+        metrics=tuple(metrics),
+        num_samples=num_samples,
+        seed=seed,
+        batch_size=batch_size,
+        sampling=sampling or SamplingOptions(),
+        device=device,
+        weights={key: Path(value) for key, value in (weights or {}).items()},
+        image_options=image_options or ImageOptions(),
+        out=Path(out),
+        fresh=fresh,
+        command=("evalkit.score",),
+    )
+    return run(request, console=console or Silent())

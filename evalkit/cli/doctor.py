@@ -1,0 +1,36 @@
+"""``evalkit doctor``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")
+def doctor(output_format: str) -> None:
+    """Check this machine: versions, device, cache, weights, bundled models and references."""
+    import json  # noqa: PLC0415
+
+    from evalkit.assets import cache_folder, is_offline  # noqa: PLC0415
+    from evalkit.cli.listing import aligned  # noqa: PLC0415
+    from evalkit.evaluate import environment  # noqa: PLC0415 - loads torch
+    from evalkit.extractors.inception_weights import cached_weights  # noqa: PLC0415
+    from evalkit.generators import GENERATOR_FACTS  # noqa: PLC0415
+    from evalkit.references import bundled_references  # noqa: PLC0415
+    from evalkit.runtime import resolve_device  # noqa: PLC0415
+
+    inception = cached_weights()
+    missing = sorted(f.name for f in GENERATOR_FACTS.values() if not f.bundled)
+    checks = {
+        **environment(),
+        "device of --device auto": str(resolve_device("auto")),
+        "cache folder": str(cache_folder()),
+        "offline mode": "on (EVALKIT_OFFLINE)" if is_offline() else "off",
+        "bundled models": "all there" if not missing else f"MISSING: {', '.join(missing)}",
+        "bundled references": ", ".join(sorted(bundled_references())) or "MISSING",
+        "InceptionV3 weights": str(inception) if inception else "not here; fetched by --protocol standard",
+    }
+    if output_format == "json":
+        click.echo(json.dumps(checks, indent=2))
+    else:
+        click.echo(aligned([{"what": name, "found": value} for name, value in checks.items()]))

@@ -1,0 +1,129 @@
+"""``evalkit list``: what there is, without loading torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from evalkit.extractors.facts import FACTS
+from evalkit.generators.facts import GENERATOR_FACTS
+from evalkit.protocol import PROTOCOLS
+from evalkit.registry import did_you_mean
+
+Row = dict[str, Any]
+
+
+def _models() -> list[Row]:
+    return [
+        {
+            "name": facts.name,
+            "family": facts.family,
+            "bundled": facts.bundled,
+            "title": facts.title,
+            "samplers": [sampler.name for sampler in facts.samplers],
+        }
+        for facts in GENERATOR_FACTS.values()
+    ]
+
+
+def _samplers() -> list[Row]:
+    return [
+        {"name": s.name, "model": facts.name, "default": i == 0, "steps": s.default_steps, "title": s.title}
+        for facts in GENERATOR_FACTS.values()
+        for i, s in enumerate(facts.samplers)
+    ]
+
+
+def _extractors() -> list[Row]:
+    return [
+        {
+            "name": facts.name,
+            "bundled": not facts.downloads,
+            "heads": dict(facts.heads),
+            "presets": [name for name, _ in facts.presets],
+            "title": facts.summary,
+        }
+        for facts in (FACTS[name] for name in FACTS)
+    ]
+
+
+def _protocols() -> list[Row]:
+    return [
+        {
+            "name": preset.name,
+            "extractor": preset.extractor,
+            "num_images": preset.num_images,
+            "metrics": [f"{m.metric}@{m.head}" for m in preset.metrics],
+            "title": preset.title,
+        }
+        for preset in (PROTOCOLS[name] for name in PROTOCOLS)
+    ]
+
+
+def _metrics() -> list[Row]:
+    from evalkit.metrics import METRICS  # noqa: PLC0415 - metrics need numpy and torch types
+
+    return [
+        {
+            "name": name,
+            "better": METRICS[name].better,
+            "needs_reference": METRICS[name].needs_reference,
+            "protocols": [p for p in PROTOCOLS if any(m.metric == name for m in PROTOCOLS[p].metrics)],
+            "title": METRICS[name].title,
+        }
+        for name in METRICS
+    ]
+
+
+def _references() -> list[Row]:
+    from evalkit.references import list_references  # noqa: PLC0415
+
+    return list_references()
+
+
+_KINDS: dict[str, Callable[[], list[Row]]] = {
+    "models": _models,
+    "metrics": _metrics,
+    "extractors": _extractors,
+    "references": _references,
+    "protocols": _protocols,
+    "samplers": _samplers,
+}
+
+
+@click.command(name="list")
+@click.argument("kind", metavar="[models|metrics|extractors|references|protocols|samplers]")
+@click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")
+def list_(kind: str, output_format: str) -> None:
+    """List what evalkit has of one KIND."""
+    if kind not in _KINDS:
+        raise click.BadParameter(f"{kind!r}; {did_you_mean(kind, _KINDS)}")
+    rows = _KINDS[kind]()
+    if output_format == "json":
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        click.echo(aligned(rows))
+
+
+def aligned(rows: Sequence[Row]) -> str:
+    """Return rows of equal keys as aligned text columns with a heading."""
+    if not rows:
+        return "none"
+    table = [[key.replace("_", " ") for key in rows[0]], *([_cell(v) for v in row.values()] for row in rows)]
+    widths = [max(len(line[c]) for line in table) for c in range(len(table[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+    )
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - JSON data
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key}:{number}" for key, number in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(str(item) for item in value)
+    return "-" if value is None else str(value)

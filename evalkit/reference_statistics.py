@@ -1,0 +1,294 @@
+"""What a reference is: moments (and some features) of real images, for each head of one extractor. No torch.
+
+    reference.head("block").mean            # float64 [320]
+    reference.check_extractor(extractor.spec)
+
+Accepted trade-offs: ``Reference.sha256`` is what the protocol fingerprint holds. For evalkit's own references
+it is the digest of what the statistics were made *from* (images, extractor, count, bank), not of the file:
+the same images measured on another machine differ in the last bit of a sum, and must still compare. A file's
+bytes are guarded by a digest of its arrays in its header, and by the SHA-256 in INDEX.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import InvalidInputError, NotComparableError, NothingMeasuredError
+from evalkit.registry import did_you_mean
+from evalkit.spec import Spec, sha256_of
+
+if TYPE_CHECKING:
+    from evalkit.core import Float64Array, IndexArray
+
+BankDtype = Literal["float16", "float32"]
+TOLERANCE = 1e-6
+"""Largest asymmetry and most negative eigenvalue, relative to the largest entry: the rounding of a covariance
+that somebody kept in float32 is about 6e-8."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """Individual features of some of the images.
+
+    Attributes:
+        features: float32 ``[m, d]``.
+        index: int64 ``[m]`` global indices of the images.
+        dtype: how a file keeps the features; ``float16`` says that ``features`` are already rounded to it.
+    """
+
+    features: NDArray[np.float32]
+    index: IndexArray
+    dtype: BankDtype = "float32"
+
+    @classmethod
+    def of(cls, features: NDArray[np.float32], index: IndexArray, *, dtype: BankDtype = "float32") -> Self:
+        """Round ``features`` to ``dtype`` and keep them.
+
+        Raises:
+            InvalidInputError: a feature is beyond the range of ``dtype``.
+        """
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(features, dtype=np.float32).astype(dtype).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise InvalidInputError(
+                f"features of the bank are not finite in {dtype}", hint="keep the bank in float32"
+            )
+        return cls(rounded, np.asarray(index, dtype=np.int64), dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadStatistics:
+    """What a reference knows about one head (see :class:`evalkit.core.ReferenceFeatures`).
+
+    Attributes:
+        count: images behind the moments; 0 where a foreign file does not say.
+        mean: float64 ``[d]``.
+        covariance: float64 ``[d, d]`` with divisor n - 1.
+        kept: individual features, where the reference has any.
+    """
+
+    count: int
+    mean: Float64Array
+    covariance: Float64Array
+    kept: Bank | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Number of feature dimensions."""
+        return len(self.mean)
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether individual features are there."""
+        return self.kept is not None
+
+    @property
+    def bank(self) -> NDArray[np.float32]:
+        """Individual features, float32 ``[m, d]``.
+
+        Raises:
+            NothingMeasuredError: the reference holds moments only.
+        """
+        if self.kept is None:
+            raise NothingMeasuredError(
+                "this reference holds a mean and a covariance, but no individual features",
+                hint="kd, precision, recall, density and coverage need them: give the images as the reference, "
+                "or build one with `evalkit reference build`",
+            )
+        return self.kept.features
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a reference was made from, as the header of its file tells.
+
+    Attributes:
+        name: how it is asked for.
+        resolution: height and width of the images; None where they are mixed or unknown.
+        count: number of images; 0 where unknown.
+        images_sha256: digest of the image source; None where unknown.
+        extractor: the network that made the features; None for files of other tools.
+        class_names: names of the classes, where known.
+        created_by: version of evalkit, or the format of a file of another tool.
+        command: the command that built it.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    split: str | None = None
+    resolution: int | None = None
+    count: int = 0
+    images_sha256: str | None = None
+    extractor: Spec | None = None
+    class_names: tuple[str, ...] = ()
+    created_by: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Statistics of a set of real images; ``sha256`` is its identity in the fingerprint."""
+
+    about: Description
+    heads: Mapping[str, HeadStatistics]
+    sha256: str
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, about: Description, heads: Mapping[str, HeadStatistics], *, path: Path | None = None) -> Self:
+        """Make a reference whose identity is what it was made from."""
+        return cls(about, dict(heads), identity(about, heads), path)
+
+    @property
+    def name(self) -> str:
+        """How it is asked for."""
+        return self.about.name
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        return self.about.title
+
+    @property
+    def dataset(self) -> str:
+        """Data set of the images."""
+        return self.about.dataset
+
+    @property
+    def split(self) -> str | None:
+        """Part of the data set."""
+        return self.about.split
+
+    @property
+    def resolution(self) -> int | None:
+        """Height and width of the images, where all are one square size."""
+        return self.about.resolution
+
+    @property
+    def count(self) -> int:
+        """Number of images; 0 where unknown."""
+        return self.about.count
+
+    @property
+    def images_sha256(self) -> str | None:
+        """Digest of the image source."""
+        return self.about.images_sha256
+
+    @property
+    def extractor(self) -> Spec | None:
+        """The network that made the features; None for files of other tools."""
+        return self.about.extractor
+
+    def head(self, name: str, *, dimension: int | None = None) -> HeadStatistics:
+        """Return the statistics of head ``name``.
+
+        A file of another tool does not name its heads; there ``dimension`` finds the one that fits.
+
+        Raises:
+            NothingMeasuredError: there is no such head.
+            InvalidInputError: the head has another dimension.
+        """
+        found = self.heads.get(name)
+        if found is None and self.extractor is None and dimension is not None:
+            fitting = [head for head in self.heads.values() if head.dimension == dimension]
+            found = fitting[0] if len(fitting) == 1 else None
+        if found is None:
+            raise NothingMeasuredError(
+                f"reference {self.name!r} has no head {name!r}; it has {', '.join(self.heads)}",
+                hint=did_you_mean(name, self.heads),
+            )
+        if dimension is not None and found.dimension != dimension:
+            raise InvalidInputError(
+                f"head {name!r} of reference {self.name!r} has {found.dimension} dimensions, not {dimension}"
+            )
+        return found
+
+    def check_extractor(self, spec: Spec) -> None:
+        """Check that the reference was made by the extractor in use; files of other tools cannot tell.
+
+        Raises:
+            NotComparableError: it was not; names what differs.
+        """
+        if self.extractor is None or self.extractor == spec:
+            return
+        raise NotComparableError(
+            f"reference {self.name!r} was made with another extractor: {_differences(self.extractor, spec)}",
+            hint="use the protocol of the reference, or build it again: "
+            f"evalkit reference build IMAGES --name {self.name} --extractor {spec.name}",
+        )
+
+
+def identity(about: Description, heads: Mapping[str, HeadStatistics]) -> str:
+    """Return the SHA-256 of what the statistics were made from; see the module's trade-offs."""
+    banks = {
+        head: [statistics.kept.dtype, len(statistics.kept.index)] if statistics.kept else None
+        for head, statistics in heads.items()
+    }
+    extractor = about.extractor.to_json() if about.extractor else None
+    return sha256_of(
+        {"images": about.images_sha256, "count": about.count, "extractor": extractor, "banks": banks}
+    )
+
+
+def checked_moments(
+    mean: NDArray[np.generic], covariance: NDArray[np.generic], *, label: str
+) -> tuple[Float64Array, Float64Array]:
+    """Return float64 ``mean`` ``[d]`` and ``covariance`` ``[d, d]``, rounding asymmetry averaged away.
+
+    Raises:
+        InvalidInputError: wrong shape or dtype, non-finite, not symmetric or not positive semidefinite.
+    """
+    for part, array in (("mean", mean), ("covariance", covariance)):
+        if array.dtype.kind not in "fiu":
+            raise InvalidInputError(f"{label}: the {part} is {array.dtype}, not numbers")
+        if not np.isfinite(array).all():
+            raise InvalidInputError(f"{label}: the {part} holds NaN or infinity")
+    shapes = f"mean {list(mean.shape)}, covariance {list(covariance.shape)}"
+    if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
+        raise InvalidInputError(f"{label}: wrong dimension, {shapes}", hint="expected [d] and [d, d]")
+    wide = covariance.astype(np.float64)
+    scale, asymmetry = float(np.abs(wide).max()), float(np.abs(wide - wide.T).max())
+    if asymmetry > TOLERANCE * scale:
+        raise InvalidInputError(
+            f"{label}: the covariance is not symmetric: entries differ by up to {asymmetry:.3g}"
+        )
+    if asymmetry:
+        wide = (wide + wide.T) / 2
+    _check_semidefinite(wide, scale=scale, label=label)
+    return mean.astype(np.float64), wide
+
+
+def _check_semidefinite(covariance: Float64Array, *, scale: float, label: str) -> None:
+    if scale == 0:
+        return
+    shifted = covariance + TOLERANCE * scale * np.eye(len(covariance))
+    try:
+        # Exists only where every eigenvalue is above -1e-6 of the scale; ten times faster than finding them.
+        np.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:
+        lowest = float(np.linalg.eigvalsh(covariance)[0])
+        raise InvalidInputError(
+            f"{label}: the covariance is not positive semidefinite: its lowest eigenvalue is {lowest:.3g}"
+        ) from None
+
+
+def _differences(reference: Spec, used: Spec) -> str:
+    found: dict[str, tuple[Any, Any]] = {
+        part: (getattr(reference, part), getattr(used, part)) for part in ("name", "sha256")
+    }
+    theirs, ours = dict(reference.params), dict(used.params)
+    found |= {key: (theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys())}
+    differing = {part: pair for part, pair in found.items() if pair[0] != pair[1]}
+    return "; ".join(f"{part} {_short(a)}, in use {_short(b)}" for part, (a, b) in differing.items()) or "kind"
+
+
+def _short(value: object) -> str:
+    text = repr(cast(object, value))
+    return f"{text[:17]}…'" if isinstance(value, str) and len(value) > 24 else text

@@ -1,0 +1,90 @@
+"""The recipes of the bundled checkpoints: everything that decides what comes out, in one frozen table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.core import ImageSource
+from evalkit.errors import InvalidInputError
+from evalkit.generators.checkpoint import save_checkpoint
+from evalkit.generators.diffusion.unet import DDPMConfig
+from evalkit.generators.gan.cgan import CGANConfig
+from evalkit.generators.vae.conv_vae import VAEConfig
+from evalkit.registry import Registry
+from evalkit.training.diffusion import DDPMTask
+from evalkit.training.gan import CGANTask
+from evalkit.training.loop import TrainingSet, TrainingTask
+from evalkit.training.vae import VAETask
+
+TaskFactory = Callable[[int, str], TrainingTask]
+_READ_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a bundled checkpoint is made: ``task(steps, device)`` trained for ``steps`` batches."""
+
+    name: str
+    title: str
+    steps: int
+    batch_size: int
+    task: TaskFactory
+
+
+RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def _ddpm(steps: int, device: str) -> TrainingTask:
+    return DDPMTask(config=DDPMConfig(), steps=steps, device=device, half_life_images=20_000.0)
+
+
+def _cgan(steps: int, device: str) -> TrainingTask:
+    return CGANTask(config=CGANConfig(), steps=steps, device=device)
+
+
+def _vae(steps: int, device: str) -> TrainingTask:
+    return VAETask(config=VAEConfig(), steps=steps, device=device)
+
+
+for _recipe in (
+    Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
+    Recipe("cgan", "convolutional G and D, hinge loss, projection", 6000, 64, _cgan),
+    Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 4000, 128, _vae),
+):
+    RECIPES.register(_recipe.name)(_recipe)
+
+
+def read_training_set(source: ImageSource, *, resolution: int, num_classes: int) -> TrainingSet:
+    """Read every image of ``source`` into memory.
+
+    Raises:
+        InvalidInputError: a size is not ``resolution``, or labels are missing or out of range.
+    """
+    images, labels = [], []
+    for start in range(0, len(source), _READ_AT_ONCE):
+        batch = source.read(np.arange(start, min(start + _READ_AT_ONCE, len(source)), dtype=np.int64))
+        for _, group in batch.same_size_groups():
+            if tuple(group.shape[2:]) != (resolution, resolution):
+                raise InvalidInputError(
+                    f"training images must be {resolution}x{resolution}, one is {list(group.shape[2:])}",
+                    hint="resize them first: a recipe never changes pixels silently",
+                )
+            images.append(group.numpy())
+        labels.append(np.zeros(len(batch), dtype=np.int64) if batch.labels is None else batch.labels)
+        if num_classes and (batch.labels is None or batch.labels.min() < 0 or batch.labels.max() >= num_classes):
+            raise InvalidInputError(
+                f"this recipe needs a label 0..{num_classes - 1} for each image",
+                hint="a parquet file with a label column, or a folder with one sub-folder for each class",
+            )
+    return TrainingSet(np.concatenate(images), np.concatenate(labels))
+
+
+def export(task: TrainingTask, path: Path, facts: dict[str, object]) -> None:
+    """Write the task's averaged weights as an evalkit checkpoint; ``facts`` go to its header and model card."""
+    config, tensors = task.export()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, tensors, architecture=task.architecture, config=config, training=facts)
