@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
-from evalkit.sources import archive, arrays, folder, parquet, tar_archive
+from evalkit.sources import archive, arrays, folder, parquet, tar_archive  # noqa: F401  # they register
 from evalkit.sources.decode import DEFAULT_POLICY, IMAGE_SUFFIXES, DecodePolicy, decode_image
 from evalkit.sources.formats import FORMATS, OpenedSource, ReadSettings, Rejected, SourceFormat
 
@@ -26,13 +26,8 @@ __all__ = [
     "OpenedSource",
     "Rejected",
     "SourceFormat",
-    "archive",
-    "arrays",
     "decode_image",
-    "folder",
     "open_source",
-    "parquet",
-    "tar_archive",
 ]
 
 OnBad = Literal["fail", "skip"]

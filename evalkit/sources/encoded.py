@@ -198,6 +198,6 @@ def rejection_error(bad: Sequence[Rejected], *, checked: int) -> InvalidInputErr
     if len(bad) > _SHOWN:
         lines.append(f"  and {len(bad) - _SHOWN} more")
     hints = dict.fromkeys(image.hint for image in bad if image.hint)
-    hints["or leave such images out: --on-bad skip --max-bad K"] = None
+    hints["leave such images out: --on-bad skip --max-bad K"] = None
     head = f"{len(bad)} of {checked} images cannot be used:"
-    return InvalidInputError("\n".join([head, *lines]), hint="; ".join(hints))
+    return InvalidInputError("\n".join([head, *lines]), hint="; or ".join(hints))

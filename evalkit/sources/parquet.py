@@ -1,7 +1,8 @@
 """A parquet table with one encoded image a row, as Hugging Face data sets write it.
 
 The image column is binary, or a struct with a binary field ``bytes``; the optional label column holds
-integers. Class names come from the schema metadata: ``classes`` (a JSON list) or the features of ``huggingface``.
+integers. Class names come from the schema metadata: ``classes`` (a JSON list) or the features of
+``huggingface``.
 
 One row group is read at a time, and the last ones are kept in memory. Random order over many row groups is
 slow for that reason.
