@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from evalkit.errors import TemporaryError
@@ -29,4 +30,5 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another place"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

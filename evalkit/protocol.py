@@ -180,6 +180,18 @@ for _preset in (
             *_neighbours("block", *_ALL_NEIGHBOURS),
         ),
     ),
+    Preset(
+        name="pixels",
+        title="no network: averaged pixels, 256 images; to try a pipeline in seconds, never to judge a model",
+        extractor="pixels",
+        num_images=256,
+        metrics=(
+            MetricRequest("fd", "thumbnail"),
+            MetricRequest("kd", "thumbnail"),
+            MetricRequest("is", "logits"),
+            *_neighbours("thumbnail", *_ALL_NEIGHBOURS),
+        ),
+    ),
     _inception("pytorch-fid", "the numbers of pytorch-fid: its resize and scaling", preset="pytorch-fid", metrics=(_FID,)),
     _inception(
         "clean-fid", "the numbers of clean-fid: Pillow bicubic resize in float", preset="clean-fid", metrics=(_FID, _KID)

@@ -74,7 +74,7 @@ class DDPMTask:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.average.update(self.network, images_seen=(step + 1) * n, batch_size=n)
-        return {"loss": float(loss), "grad_norm": float(norm)}
+        return {"loss": float(loss.detach()), "grad_norm": float(norm)}
 
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Nothing: the network has no batch statistics."""

@@ -84,7 +84,7 @@ class CGANTask:
         real_score, fake_score = scores.chunk(2)
         loss = F.relu(1.0 - real_score).mean() + F.relu(1.0 + fake_score).mean()
         self._apply("discriminator", loss)
-        return float(loss)
+        return float(loss.detach())
 
     def _generator_step(self, z: Tensor, labels: Tensor, *, rng: torch.Generator) -> float:
         self.discriminator.requires_grad_(requires_grad=False)
@@ -93,7 +93,7 @@ class CGANTask:
             loss = -self.discriminator(fake, labels).float().mean()
         self._apply("generator", loss)
         self.discriminator.requires_grad_(requires_grad=True)
-        return float(loss)
+        return float(loss.detach())
 
     def _apply(self, name: str, loss: Tensor) -> None:
         self._optimizers[name].zero_grad(set_to_none=True)

@@ -69,7 +69,7 @@ class VAETask:
         nn.utils.clip_grad_norm_(self.network.parameters(), 1000.0)
         self.optimizer.step()
         self.average.update(self.network, images_seen=(step + 1) * len(images), batch_size=len(images))
-        return {"loss": float(loss), "mse": float(error), "kl": float(divergence)}
+        return {"loss": float(loss.detach()), "mse": float(error.detach()), "kl": float(divergence.detach())}
 
     @torch.no_grad()
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
