@@ -19,7 +19,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -33,7 +33,7 @@ from tqdm import tqdm
 from evalkit.errors import InvalidInputError, OfflineError, TemporaryError
 
 if TYPE_CHECKING:
-    from email.message import Message
+    from http.client import HTTPMessage
 
 _TIMEOUT_S: Final = 30.0  # without a byte, not for the whole file
 _LOCK_TIMEOUT_S: Final = 1800.0  # the holder downloads the very file that we want
@@ -88,13 +88,13 @@ Opener = Callable[[str], Response]
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to https alone."""
 
-    def redirect_request(  # noqa: D102, PLR0913, PLR0917 - the signature of the base class
+    def redirect_request(  # the signature is the base class's
         self,
         req: urllib.request.Request,
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message,
+        headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
@@ -162,50 +162,50 @@ def fetch(asset: Asset, *, opener: Opener = open_https) -> Path:
 
 def _download(asset: Asset, opener: Opener) -> Path:
     target = cache_folder() / asset.filename
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{asset.filename}.", suffix=".part")
-    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            digest = _stream(asset, opener, write=file.write)
-            file.flush()
-            os.fsync(file.fileno())
-        _check(digest, asset, what=f"the download from {asset.url}")
-        _record_digest(target, digest)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{asset.filename}.", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                digest = _store(asset, opener, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _check(digest, asset, what=f"the download from {asset.url}")
+            _record_digest(target, digest)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:  # of the disk: those of the network have become OfflineError
+        raise TemporaryError(f"cannot store {asset.filename}: {error}", hint="is the disk full?") from error
     return target
 
 
-def _stream(asset: Asset, opener: Opener, *, write: Callable[[bytes], object]) -> str:
-    """Write the body of the response; return its SHA-256."""
+def _store(asset: Asset, opener: Opener, file: IO[bytes]) -> str:
+    """Write the body of the response to ``file``; return its SHA-256."""
     hasher, received = hashlib.sha256(), 0
     limit = asset.size or _MAX_BYTES
     progress = tqdm(
         total=asset.size, desc=asset.name, unit="B", unit_scale=True, file=sys.stderr, disable=None
     )
-    try:
-        with closing(opener(asset.url)) as response, progress:
-            while block := response.read(_CHUNK_BYTES):
-                received += len(block)
-                if received > limit:
-                    raise InvalidInputError(f"{asset.url} sends more than {limit} bytes; nothing was kept")
-                hasher.update(block)
-                _write(write, block, asset)
-                progress.update(len(block))
-    except (OSError, HTTPException) as error:  # URLError, timeouts and resets are OSErrors
-        raise _offline(asset, str(error) or type(error).__name__) from error
+    with closing(_blocks(asset, opener)) as blocks, progress:
+        for block in blocks:
+            received += len(block)
+            if received > limit:
+                raise InvalidInputError(f"{asset.url} sends more than {limit} bytes; nothing was kept")
+            hasher.update(block)
+            file.write(block)
+            progress.update(len(block))
     if asset.size is not None and received < asset.size:
         raise _offline(asset, f"the connection ended after {received} of {asset.size} bytes")
     return hasher.hexdigest()
 
 
-def _write(write: Callable[[bytes], object], block: bytes, asset: Asset) -> None:
-    # Apart from network faults, which are OSErrors too.
+def _blocks(asset: Asset, opener: Opener) -> Generator[bytes, None, None]:
     try:
-        write(block)
-    except OSError as error:
-        raise TemporaryError(f"cannot store {asset.filename}: {error}", hint="is the disk full?") from error
+        with closing(opener(asset.url)) as response:
+            while block := response.read(_CHUNK_BYTES):
+                yield block
+    except (OSError, HTTPException) as error:  # URLError, timeouts and resets are OSErrors
+        raise _offline(asset, str(error) or type(error).__name__) from error
 
 
 def _digest_file(path: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
 REDACTED = "[redacted]"
 
-_WORDS = r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENTIALS)"
+# "key" ends other words too (monkey): it counts alone or after a word that makes it secret.
+_KEY = r"(?:(?<![A-Za-z])|(?<=API)|(?<=ACCESS)|(?<=PRIVATE)|(?<=AUTH))KEY"
+_WORDS = rf"(?:{_KEY}|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENTIALS)"
 _VARIABLE = re.compile(rf"{_WORDS}S?(?:_|$)", re.IGNORECASE)
 _FLAG = re.compile(rf"-{{1,2}}[\w-]*{_WORDS}", re.IGNORECASE)
 _ASSIGNMENT = re.compile(rf"(-{{0,2}}[\w.-]*{_WORDS}=).+", re.IGNORECASE | re.DOTALL)
@@ -17,14 +20,15 @@ _QUERY = re.compile(rf"([?&][\w-]*(?:{_WORDS}|SIGNATURE|SIG)=)[^&\s]+", re.IGNOR
 _SHORTEST_SUBSTRING = 6
 
 
-def redact_command(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+def redact_command(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return ``argv`` without secrets, as text that UTF-8 can hold.
 
-    Removed are the values of variables in ``environ`` whose name looks secret (``HF_TOKEN``, ``API_KEY``),
-    the value of flags and assignments of that kind (``--token x``, ``--api-key=x``, ``SECRET=x``), user names
-    and passwords in URLs, and signed query parameters.
+    Removed are the values of variables in ``environ`` (the process's own where None) whose name looks
+    secret (``HF_TOKEN``, ``API_KEY``), the value of flags and assignments of that kind (``--token x``,
+    ``--api-key=x``, ``SECRET=x``), user names and passwords in URLs, and signed query parameters.
     """
-    secrets = {value for name, value in environ.items() if value and _VARIABLE.search(name)}
+    variables = os.environ if environ is None else environ
+    secrets = {value for name, value in variables.items() if value and _VARIABLE.search(name)}
     # Longest first: one secret can contain another.
     substrings = sorted((s for s in secrets if len(s) >= _SHORTEST_SUBSTRING), key=lambda s: (-len(s), s))
     redacted: list[str] = []

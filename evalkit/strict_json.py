@@ -50,7 +50,7 @@ def encode_object(value: object, where: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"{where}: keys must be text")
-        return {_text(key, where): encode(value[key], _join(where, key)) for key in sorted(value)}
+        return {_text(key): encode(value[key], _join(where, key)) for key in sorted(value)}
     keys = _keys(cast(Hashable, type(value)))
     return {key: encode(getattr(value, field.name), _join(where, key)) for key, field in keys.items()}
 
@@ -59,7 +59,7 @@ def encode(value: object, where: str = "") -> object:
     """Return ``value`` (dataclasses, mappings, sequences, scalars) as plain JSON data.
 
     Raises:
-        InvalidInputError: a number is not finite, or a text cannot be written as UTF-8.
+        InvalidInputError: a number is not finite.
         TypeError: a value has no JSON form.
     """
     if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
@@ -71,7 +71,7 @@ def encode(value: object, where: str = "") -> object:
     if isinstance(value, int | float):
         return _number(value, where)
     if isinstance(value, str):
-        return _text(value, where)
+        return _text(value)
     raise TypeError(f"{where}: {type(value).__name__} has no JSON form")
 
 
@@ -112,7 +112,7 @@ def _decode(data: object, hint: object, where: str) -> object:
         return tuple(_decode(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
     if origin is Mapping:
         entries = _object(data, where).items()
-        return {_text(key, where): _decode(item, arguments[1], _join(where, key)) for key, item in entries}
+        return {_text(key): _decode(item, arguments[1], _join(where, key)) for key, item in entries}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return decode(data, hint, where)
     return encode(data, where) if hint is Any else _decode_scalar(data, hint, where)
@@ -130,7 +130,7 @@ def _decode_union(data: object, arguments: tuple[object, ...], where: str) -> ob
 
 def _decode_scalar(data: object, hint: object, where: str) -> object:
     if hint is str:
-        return _text(data, where) if isinstance(data, str) else _refuse(where, "text", data)
+        return _text(data) if isinstance(data, str) else _refuse(where, "text", data)
     if isinstance(data, bool) or not isinstance(data, int | float):
         return _refuse(where, "a number", data)
     if hint is float:
@@ -151,12 +151,9 @@ def _number(value: float, where: str) -> float:
     return float(value) if isinstance(value, float) else value
 
 
-def _text(value: str, where: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{where} is not UTF-8 text: {value!a}") from error
-    return value
+def _text(value: str) -> str:
+    """Return text that UTF-8 can hold: a file name may carry bytes that are not."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _object(data: object, where: str) -> dict[str, object]:

@@ -37,6 +37,15 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+weights_option = click.option(
+    "--weights",
+    multiple=True,
+    callback=_weights,
+    metavar="EXTRACTOR=FILE",
+    help="Weights of an extractor from a file; other than published ones are named in the label.",
+)
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--model", "models", multiple=True, metavar="NAME|pkg.mod:obj",
               help="Model to sample; several give one comparison table.")
@@ -60,8 +69,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
               help="Type the model samples in; features are always float32.")
-@click.option("--weights", multiple=True, callback=_weights, metavar="EXTRACTOR=FILE",
-              help="Weights of an extractor from a file; other than published ones are named in the label.")
+@weights_option
 @click.option("--workers", type=int, metavar="N", help="Image decoding threads.")
 @click.option("--alpha", type=click.Choice(["refuse", "white", "black", "drop"]), default="refuse",
               help="What to do with transparent pixels.")

@@ -51,6 +51,11 @@ class Pixels:
         self._projection = torch.from_numpy(projection).to(self.device)
 
     @property
+    def published(self) -> bool:
+        """Always: there are no other weights."""
+        return True
+
+    @property
     def spec(self) -> Spec:
         """Name, resizer and the SHA-256 of the projection matrix."""
         return Spec.of("extractor", PIXELS.name, sha256=self._sha256, resizer=self._preset.resizer)

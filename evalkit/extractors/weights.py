@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,11 @@ from torch import Tensor
 
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
 
+_TENSOR_GLOBALS = re.compile(
+    r"collections\.OrderedDict|torch\._utils\._rebuild_\w+"
+    r"|torch\.(?:\w+Storage|Size|device|bool|b?float\d+|complex\d+|u?int\d+)"
+)
+_PICKLE_BYTES = 1 << 26  # of a pickle are searched for the name; tensors' bytes are stored apart from it
 _SHOWN = 10  # names listed in an error before it says "and N more"
 
 
@@ -31,9 +38,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         CheckpointError: it cannot be read, is not such a mapping, or holds NaN or infinity.
     """
     try:
-        loaded: object = torch.load(path, weights_only=True, mmap=False, map_location="cpu")
+        with warnings.catch_warnings():
+            # Of odd pickle protocols and of sparse tensors: both are refused below, with a reason.
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, weights_only=True, mmap=False, map_location="cpu")
     except pickle.UnpicklingError as error:
-        raise _refusal(path, error) from error
+        raise _refusal(path) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path.name} cannot be read as a torch checkpoint: {error}") from error
     if not isinstance(loaded, Mapping):
@@ -54,16 +64,42 @@ def _checked(tensor: Tensor, label: str) -> Tensor:
     return tensor.detach()
 
 
-def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    # torch names the global as "GLOBAL os.system was not an allowed global" or "... blocklisted module os".
-    found = re.search(r"GLOBAL ([\w.]+)|global [\"'`]?([\w]+\.[\w.]+)|module ([\w.]+)", str(error))
-    if found is None:
-        return CheckpointError(f"{path.name} is not a whole torch checkpoint: {str(error).splitlines()[0]}")
-    name = next(group for group in found.groups() if group)
+def _refusal(path: Path) -> CheckpointError:
+    name = _unsafe_global(path)
+    if name is None:
+        return CheckpointError(f"{path.name} is not a whole torch checkpoint of plain tensors")
     return UnsafeCheckpointError(
         f"{path.name} was refused: its pickle asks for {name}",
         hint="only tensors and plain containers are read; save the state dict alone",
     )
+
+
+def _unsafe_global(path: Path) -> str | None:
+    """Return the first global that the pickle asks for and that no tensor needs. Nothing is executed."""
+    strings: list[str] = []
+    try:
+        for operation, argument, _ in pickletools.genops(_pickle_bytes(path)):
+            if operation.name == "GLOBAL":
+                strings += str(argument).split(" ", 1)
+            elif operation.name != "STACK_GLOBAL":
+                strings += [argument] if isinstance(argument, str) else []
+                continue
+            name = ".".join(strings[-2:])
+            if not _TENSOR_GLOBALS.fullmatch(name):
+                return name
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        pass  # not a pickle, or cut short: there is nothing to name
+    return None
+
+
+def _pickle_bytes(path: Path) -> bytes:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(_PICKLE_BYTES)
+    with zipfile.ZipFile(path) as archive:
+        member = next(name for name in [*archive.namelist(), "data.pkl"] if name.endswith("data.pkl"))
+        with archive.open(member) as file:
+            return file.read(_PICKLE_BYTES)
 
 
 def check_layout(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], *, label: str) -> None:

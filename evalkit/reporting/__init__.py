@@ -1,0 +1,1 @@
+"""Tables and pages from run records. Reads JSON only, never torch."""

@@ -1,0 +1,106 @@
+"""`inception-v3`: the features that FID, KID, Inception Score, precision/recall and sFID were published with.
+
+    extractor = InceptionV3(preset="fid", device="cuda")
+    features = extractor(images, ["2048", "logits_unbiased"])
+
+Presets reproduce how a published tool prepares images: ``fid`` (TensorFlow 1, torch-fidelity), ``adm``,
+``pytorch-fid``, ``clean-fid``. Weights are the published conversion of the 2015 TensorFlow graph, or any
+file of the same layout, whose scores then carry another digest and do not compare with published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from evalkit.extractors.facts import INCEPTION_V3
+from evalkit.extractors.forward import run_in_chunks
+from evalkit.extractors.inception_network import INPUT_SIZE, InceptionNetwork, expected_layout
+from evalkit.extractors.inception_weights import PUBLISHED_SHA256, published_weights
+from evalkit.extractors.resizers import RESIZERS
+from evalkit.extractors.weights import check_layout, file_sha256, read_state_dict
+from evalkit.runtime import resolve_device
+from evalkit.spec import Spec
+
+# Four images: activations stay in recycled allocations (see efficientnet_lite), while the cost of laying
+# out 90 MB of weights for each call is shared.
+_CPU_CHUNK: Final = 4
+_ACCELERATOR_CHUNK: Final = 64
+_COUNTER: Final = ".num_batches_tracked"
+
+
+@final
+class InceptionV3:
+    """The extractor; see the module's docstring.
+
+    Args:
+        weights: a torch checkpoint of the published layout; None gets the published file.
+        preset: how images are prepared; None is ``fid``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UsageError: no such preset or device.
+        UnsafeCheckpointError: the file's pickle asks for anything but tensors and plain containers.
+        CheckpointError: it does not have the layout, or holds NaN or infinity.
+        OfflineError: the published file must be downloaded and cannot be now.
+    """
+
+    def __init__(
+        self, *, weights: Path | None = None, preset: str | None = None, device: str | torch.device = "cpu"
+    ) -> None:
+        _, self._preset = INCEPTION_V3.preset(preset)
+        self._resize = RESIZERS[self._preset.resizer]
+        self.device: Final = resolve_device(str(device))
+        path = published_weights() if weights is None else weights
+        # Files saved by old and new releases of torch differ in these counters; nothing reads them.
+        state = {name: t for name, t in read_state_dict(path).items() if not name.endswith(_COUNTER)}
+        check_layout(state, expected_layout(), label=path.name)
+        self.weights_sha256: Final = file_sha256(path)
+        self._network = InceptionNetwork(state, self.device)
+
+    @property
+    def published(self) -> bool:
+        """Whether the weights are the published ones."""
+        return self.weights_sha256 == PUBLISHED_SHA256
+
+    @property
+    def spec(self) -> Spec:
+        """Name, resizer, input scaling and the SHA-256 of the weights file."""
+        return Spec.of(
+            "extractor",
+            INCEPTION_V3.name,
+            sha256=self.weights_sha256,
+            resizer=self._preset.resizer,
+            offset=self._preset.offset,
+            divisor=self._preset.divisor,
+            size=INPUT_SIZE,
+        )
+
+    @property
+    def heads(self) -> Mapping[str, int]:
+        """Head name -> number of feature dimensions."""
+        return dict(INCEPTION_V3.heads)
+
+    def __call__(self, images: Tensor, heads: Sequence[str]) -> Mapping[str, Tensor]:
+        """Map uint8 ``[n, 3, h, w]`` images to float32 ``[n, d]`` features, one entry for each head.
+
+        Raises:
+            UsageError: an unknown head, or images that are not uint8.
+            InvalidInputError: images of another shape.
+        """
+        return run_in_chunks(
+            images,
+            heads,
+            facts=INCEPTION_V3,
+            device=self.device,
+            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
+            forward=self._forward,
+        )
+
+    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        pixels = self._resize(images, INPUT_SIZE)
+        return self._network((pixels - self._preset.offset) / self._preset.divisor, wanted)
