@@ -119,6 +119,11 @@ class Extractor(Protocol):
         """Head name -> number of feature dimensions."""
         ...
 
+    @property
+    def published(self) -> bool:
+        """Whether the weights are the ones that the extractor's name stands for."""
+        ...
+
     def __call__(self, images: Tensor, heads: Sequence[str]) -> Mapping[str, Tensor]:
         """Map uint8 ``[n, 3, h, w]`` images to float32 ``[n, d]`` features, one entry for each head."""
         ...
@@ -219,12 +224,16 @@ class ReferenceFeatures(Protocol):
 
 
 class Metric(ABC):
-    """A named protocol from features to a :class:`~evalkit.spec.Score`; it never owns a network."""
+    """A named protocol from features to a :class:`~evalkit.spec.Score`; it never owns a network.
+
+    ``laws`` names the properties that hold for it; the contract tests prove each and refuse an empty set.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     better: ClassVar[Better]
     needs_reference: ClassVar[bool]
+    laws: ClassVar[frozenset[str]]
 
     @property
     @abstractmethod

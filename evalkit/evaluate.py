@@ -18,7 +18,7 @@ import torch
 from evalkit import numerics
 from evalkit.core import Extractor, FeatureSet
 from evalkit.errors import UsageError
-from evalkit.extraction import Extracted, Interrupted, Job, Progress, extract
+from evalkit.extraction import Extracted, Interrupted, Job, Progress, default_batch_size, extract, state_store
 from evalkit.extractors import build_extractor
 from evalkit.generators import SamplingOptions
 from evalkit.metrics import compute_all
@@ -36,7 +36,7 @@ from evalkit.reference_resolution import resolve_reference
 from evalkit.references import Reference
 from evalkit.runtime import resolve_device
 from evalkit.seeding import SEED_SCHEME, stream
-from evalkit.shards import ShardLayout, ShardStore
+from evalkit.shards import ShardLayout
 from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions, Subject, open_generator, open_images
 from evalkit.throughput import WarmUp, performance, warm_up
@@ -203,24 +203,18 @@ def _job(
     request: ScoreRequest, subject: Subject, plan: Plan, *, extractor: Extractor, layout: ShardLayout,
     device: torch.device,
 ) -> Job:  # fmt: skip
-    key = f"{subject.state_key[:16]}-{extractor.spec.digest()[:16]}-{layout.shard_size}"
-    folder = request.out / STATE_FOLDER / key
-    if request.fresh and folder.is_dir():
-        shutil.rmtree(folder)
+    store = state_store(request.out / STATE_FOLDER, subject.source, extractor, layout)
+    if request.fresh and store.folder.is_dir():
+        shutil.rmtree(store.folder)
     return Job(
         source=subject.source,
         extractor=extractor,
         heads=plan.heads,
         layout=layout,
-        store=ShardStore(folder),
+        store=store,
         batch_size=request.batch_size or default_batch_size(device),
         device=device,
     )
-
-
-def default_batch_size(device: torch.device) -> int:
-    """Return the batch size of ``--batch-size auto``; a batch never crosses a shard."""
-    return 64 if device.type == "cpu" else 512
 
 
 def _title(subject: Subject) -> str:

@@ -27,6 +27,7 @@ from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult, ShardStore
 
 Progress = Callable[[int], None]
+_KEY = 16
 
 
 class Interrupted(EvalkitError):
@@ -80,6 +81,17 @@ class Extracted:
         order = stream(0, "block").permutation(len(features))
         parts = np.array_split(order, len(self.layout.blocks()))
         return FeatureSet(tuple(features[np.sort(part)] for part in parts))
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Return the batch size of ``--batch-size auto``; a batch never crosses a shard."""
+    return 64 if device.type == "cpu" else 512
+
+
+def state_store(state: Path, source: ImageSource, extractor: Extractor, layout: ShardLayout) -> ShardStore:
+    """Return where the shards of these images through this extractor lie: keyed by content, not by name."""
+    images, network = source.spec.digest()[:_KEY], extractor.spec.digest()[:_KEY]
+    return ShardStore(state / f"{images}-{network}-{layout.shard_size}")
 
 
 def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> Extracted:

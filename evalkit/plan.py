@@ -89,7 +89,7 @@ class Plan:
             extractor=self.preset.extractor,
             preset=self.preset.extractor_preset,
             sha256=extractor.spec.sha256 or "",
-            published=bool(getattr(extractor, "published", False)),
+            published=extractor.published,
         )
 
 

@@ -10,21 +10,19 @@ ends. Everything needed to compare two runs (blocks, sizes, fingerprint) is insi
 
 from __future__ import annotations
 
-import errno
 import importlib.resources
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from evalkit import strict_json
-from evalkit.errors import InvalidInputError, TemporaryError
+from evalkit.atomic import write_atomically
+from evalkit.errors import InvalidInputError
 from evalkit.record_parts import (
     Blocks,
     DataInfo,
@@ -60,7 +58,6 @@ __all__ = [
     "redact_command",
     "schema",
     "utc_now",
-    "write_atomically",
 ]
 
 SCHEMA = "evalkit.run/1"
@@ -137,29 +134,6 @@ class RunRecord:
             raise InvalidInputError(f"{path}: not UTF-8 text") from error
         except InvalidInputError as error:
             raise InvalidInputError(f"{path}: {error.message}", hint=error.hint) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` by a temporary file beside it, fsync and rename.
-
-    Raises:
-        TemporaryError: the disk is full.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise TemporaryError(f"cannot write {path}: {error.strerror}", hint="free some space") from error
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def schema() -> dict[str, Any]:

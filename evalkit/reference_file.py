@@ -5,8 +5,8 @@
 
 Arrays of each head: ``<head>/mean`` float64 ``[d]``; ``<head>/covariance`` float64, the lower triangle row
 by row, ``[d (d + 1) / 2]``; where features are kept, ``<head>/bank`` float16 or float32 ``[m, d]`` and
-``<head>/bank_index`` int64 ``[m]``. The header says what the statistics were made from, and holds the digest of
-the arrays. Equal references give equal bytes.
+``<head>/bank_index`` int64 ``[m]``. The header says what the statistics were made from, and holds the digest
+of the arrays. Equal references give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from evalkit import strict_json
+from evalkit.atomic import write_atomically
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.reference_statistics import Bank, Description, HeadStatistics, Reference, checked_moments
 from evalkit.spec import Spec, canonical_json
@@ -72,8 +73,6 @@ def write_reference(reference: Reference, path: Path) -> None:
     Raises:
         TemporaryError: the file could not be written; what was there is untouched.
     """
-    from evalkit.shards import write_atomically  # noqa: PLC0415 - loads torch, which reading does without
-
     write_atomically(path, encode_reference(reference))
 
 
@@ -136,6 +135,22 @@ def read_facts(path: Path) -> ReferenceFacts:
     return ReferenceFacts(about, heads, path, path.stat().st_size)
 
 
+def facts_by_name(folder: Path) -> dict[str, ReferenceFacts]:
+    """Read the headers of all references in ``folder``, sorted by file name.
+
+    Raises:
+        InvalidInputError: a header is damaged, or two references have one name.
+    """
+    found: dict[str, ReferenceFacts] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        facts = read_facts(path)
+        name = facts.about.name
+        if name in found:
+            raise InvalidInputError(f"{path.name} and {found[name].path.name} are both named {name!r}")
+        found[name] = facts
+    return found
+
+
 def is_reference_file(path: Path) -> bool:
     """Whether ``path`` says that it is a reference file of evalkit, of any version."""
     try:
@@ -189,9 +204,7 @@ def _bank(name: str, arrays: Arrays, *, dimension: int, label: str) -> Bank:
         )
     if not np.isfinite(features).all():
         raise InvalidInputError(f"{label}: the bank holds NaN or infinity")
-    return Bank(
-        features.astype(np.float32), index, "float16" if features.dtype == np.float16 else "float32"
-    )
+    return Bank(features.astype(np.float32), index, "float16" if features.dtype == np.float16 else "float32")
 
 
 def _array(arrays: Arrays, key: str, *, dtypes: tuple[str, ...], label: str) -> NDArray[Any]:

@@ -7,13 +7,15 @@ archive, whose features go through the same one pass as everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from evalkit.core import Extractor, ImageSource
 from evalkit.errors import UsageError
-from evalkit.extraction import Extracted, Job
+from evalkit.extraction import Extracted, Job, default_batch_size, state_store
+from evalkit.reference_statistics import BankDtype
 from evalkit.references import (
     REGISTERED,
     Reference,
@@ -25,13 +27,60 @@ from evalkit.references import (
     store_reference,
 )
 from evalkit.registry import did_you_mean
-from evalkit.shards import ShardLayout, ShardStore
+from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
 from evalkit.subjects import ImageOptions, identifier_from
 
 ExtractImages = Callable[[Job, str], Extracted]
 IMAGES_BANK = 10_000
 """Features kept of a reference that is a folder or archive of images (the 10 000 of ADM and PRDC)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a reference will say about itself; ``name`` is None where the user has to give one."""
+
+    name: str | None
+    title: str
+    dataset: str
+    split: str | None = None
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceOrder:
+    """What to keep of the features: moments of ``heads``, and some features of ``bank_heads``."""
+
+    about: About
+    heads: tuple[str, ...]
+    bank_heads: tuple[str, ...]
+    bank_size: int = IMAGES_BANK
+    bank_dtype: BankDtype = "float32"
+    command: str = ""
+
+
+def open_named_source(
+    source: str, *, name: str | None, title: str | None, dataset: str | None, split: str | None
+) -> tuple[ImageSource, About]:
+    """Open a registered recipe or a path of images, and say what it is.
+
+    Raises:
+        UsageError: neither a recipe nor a path.
+        OfflineError: the recipe needs a download that is not possible now.
+    """
+    if source in REGISTERED:
+        recipe = REGISTERED[source]
+        return recipe.open(), About(
+            name=name or source, title=title or recipe.title, dataset=dataset or recipe.dataset,
+            split=split or recipe.split,
+        )  # fmt: skip
+    if not Path(source).exists():
+        raise UsageError(f"no recipe, file or folder called {source!r}", hint=did_you_mean(source, REGISTERED))
+    opened = open_source(source)
+    dataset = dataset or name or identifier_from(Path(source))
+    return opened, About(
+        name=name, title=title or dataset, dataset=dataset, split=split, class_names=opened.class_names or ()
+    )
 
 
 def resolve_reference(
@@ -51,16 +100,22 @@ def resolve_reference(
         NotComparableError: it was made with another extractor.
         OfflineError: a registered recipe needs a download that is not possible now.
     """
-    path = Path(name)
+    path, wanted = Path(name), tuple(heads)
 
-    def build(source: ImageSource, *, title: str, dataset: str, split: str | None) -> Reference:
+    def build(source: ImageSource, about: About) -> Reference:
+        order = ReferenceOrder(about=about, heads=wanted, bank_heads=wanted)
         return build_reference(
-            source, extractor=extractor, heads=tuple(heads), state=state, device=device,
-            extract_images=extract_images, title=title, dataset=dataset, split=split,
-        )  # fmt: skip
+            source, order, extractor=extractor, state=state, device=device, extract_images=extract_images
+        )
 
-    if path.exists() and not looks_like_statistics(path):
-        source = open_source(
+    if name in REGISTERED:
+        cached = cached_reference(name, extractor=extractor.spec, heads=wanted)
+        if cached is not None:
+            return cached
+        source, about = open_named_source(name, name=None, title=None, dataset=None, split=None)
+        return store_reference(build(source, about), name=name)
+    if name not in reference_names() and path.exists() and not looks_like_statistics(path):
+        opened = open_source(
             path,
             policy=image_options.policy,
             workers=image_options.workers,
@@ -68,15 +123,8 @@ def resolve_reference(
             max_bad=image_options.max_bad,
         )
         identifier = identifier_from(path)
-        return build(source, title=identifier, dataset=identifier, split=None)
-    if name in REGISTERED:
-        cached = cached_reference(name, extractor=extractor.spec)
-        if cached is not None:
-            return cached
-        recipe = REGISTERED[name]
-        built = build(recipe.open(), title=recipe.title, dataset=recipe.dataset, split=recipe.split)
-        return store_reference(built, name=name)
-    if not path.exists() and name not in reference_names():
+        return build(opened, About(name=identifier, title=identifier, dataset=identifier))
+    if name not in reference_names() and not path.exists():
         raise UsageError(
             f"no reference, file or folder called {name!r}", hint=did_you_mean(name, reference_names())
         )
@@ -87,38 +135,44 @@ def resolve_reference(
 
 def build_reference(
     source: ImageSource,
+    order: ReferenceOrder,
     *,
     extractor: Extractor,
-    heads: tuple[str, ...],
     state: Path,
     device: torch.device,
     extract_images: ExtractImages,
-    title: str,
-    dataset: str,
-    split: str | None,
-    bank_size: int = IMAGES_BANK,
-    bank_heads: tuple[str, ...] | None = None,
+    batch_size: int | None = None,
 ) -> Reference:
     """Extract all images of ``source`` once (resumable) and fold them into a reference."""
     layout = ShardLayout(len(source))
-    key = f"{source.spec.digest()[:16]}-{extractor.spec.digest()[:16]}-{layout.shard_size}"
     job = Job(
-        source=source, extractor=extractor, heads=heads, layout=layout, store=ShardStore(state / key),
-        batch_size=64 if device.type == "cpu" else 512, device=device,
-    )  # fmt: skip
-    extracted = extract_images(job, f"reference {dataset}")
+        source=source,
+        extractor=extractor,
+        heads=order.heads,
+        layout=layout,
+        store=state_store(state, source, extractor, layout),
+        batch_size=batch_size or default_batch_size(device),
+        device=device,
+    )
+    about = order.about
+    extracted = extract_images(job, f"reference {about.dataset}")
     builder = ReferenceBuilder(
-        {head: extractor.heads[head] for head in heads}, bank_size=bank_size, bank_heads=bank_heads or heads
+        {head: extractor.heads[head] for head in order.heads},
+        bank_size=order.bank_size,
+        bank_heads=order.bank_heads,
+        bank_dtype=order.bank_dtype,
     )
     for shard, result in enumerate(extracted.shards):
         builder.update(result.features, layout.indices(shard))
     size = extracted.image_size()
     return builder.build(
-        name=dataset,
-        title=title,
-        dataset=dataset,
-        split=split,
+        name=about.name or about.dataset,
+        title=about.title,
+        dataset=about.dataset,
+        split=about.split,
         resolution=size[0] if size and size[0] == size[1] else None,
         images_sha256=source.spec.sha256 or source.spec.digest(),
         extractor=extractor.spec,
+        class_names=about.class_names,
+        command=order.command,
     )

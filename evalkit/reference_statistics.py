@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 BankDtype = Literal["float16", "float32"]
 TOLERANCE = 1e-6
-"""Largest asymmetry and most negative eigenvalue, relative to the largest entry: the rounding of a covariance
-that somebody kept in float32 is about 6e-8."""
+"""Largest asymmetry relative to the largest entry, and lowest eigenvalue relative to the largest, as in
+:mod:`evalkit.numerics`: the rounding of a covariance kept in float32 is about 6e-8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,8 +98,8 @@ class HeadStatistics:
         if self.kept is None:
             raise NothingMeasuredError(
                 "this reference holds a mean and a covariance, but no individual features",
-                hint="kd, precision, recall, density and coverage need them: give the images as the reference, "
-                "or build one with `evalkit reference build`",
+                hint="kd, precision, recall, density and coverage need them: give the images as the "
+                "reference, or build one with `evalkit reference build`",
             )
         return self.kept.features
 
@@ -226,11 +226,12 @@ class Reference:
 
 
 def identity(about: Description, heads: Mapping[str, HeadStatistics]) -> str:
-    """Return the SHA-256 of what the statistics were made from; see the module's trade-offs."""
-    banks = {
-        head: [statistics.kept.dtype, len(statistics.kept.index)] if statistics.kept else None
-        for head, statistics in heads.items()
-    }
+    """Return the SHA-256 of what the statistics were made from; see the module's trade-offs.
+
+    How features were kept counts, as it moves kd and precision; which heads there are does not: a reference
+    with one head more gives the same scores.
+    """
+    banks = sorted({(head.kept.dtype, len(head.kept.index)) for head in heads.values() if head.kept})
     extractor = about.extractor.to_json() if about.extractor else None
     return sha256_of(
         {"images": about.images_sha256, "count": about.count, "extractor": extractor, "banks": banks}
@@ -261,22 +262,25 @@ def checked_moments(
         )
     if asymmetry:
         wide = (wide + wide.T) / 2
-    _check_semidefinite(wide, scale=scale, label=label)
+    _check_semidefinite(wide, label=label)
     return mean.astype(np.float64), wide
 
 
-def _check_semidefinite(covariance: Float64Array, *, scale: float, label: str) -> None:
-    if scale == 0:
+def _check_semidefinite(covariance: Float64Array, *, label: str) -> None:
+    trace, squares = float(np.trace(covariance)), float(np.vdot(covariance, covariance))
+    if squares == 0:
         return
-    shifted = covariance + TOLERANCE * scale * np.eye(len(covariance))
+    # sum(w^2) / sum(w) never exceeds the largest eigenvalue of a positive semidefinite matrix.
+    shift = TOLERANCE * squares / trace if trace > 0 else 0.0
     try:
-        # Exists only where every eigenvalue is above -1e-6 of the scale; ten times faster than finding them.
-        np.linalg.cholesky(shifted)
+        # Exists only where every eigenvalue is above -shift; ten times faster than finding them.
+        np.linalg.cholesky(covariance + shift * np.eye(len(covariance)))
     except np.linalg.LinAlgError:
-        lowest = float(np.linalg.eigvalsh(covariance)[0])
-        raise InvalidInputError(
-            f"{label}: the covariance is not positive semidefinite: its lowest eigenvalue is {lowest:.3g}"
-        ) from None
+        values = np.linalg.eigvalsh(covariance)
+        if values[0] < -TOLERANCE * values[-1]:
+            raise InvalidInputError(
+                f"{label}: the covariance is not positive semidefinite: it has the eigenvalue {values[0]:.3g}"
+            ) from None
 
 
 def _differences(reference: Spec, used: Spec) -> str:
@@ -286,9 +290,11 @@ def _differences(reference: Spec, used: Spec) -> str:
     theirs, ours = dict(reference.params), dict(used.params)
     found |= {key: (theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys())}
     differing = {part: pair for part, pair in found.items() if pair[0] != pair[1]}
-    return "; ".join(f"{part} {_short(a)}, in use {_short(b)}" for part, (a, b) in differing.items()) or "kind"
+    return (
+        "; ".join(f"{part} {_short(a)}, in use {_short(b)}" for part, (a, b) in differing.items()) or "kind"
+    )
 
 
 def _short(value: object) -> str:
-    text = repr(cast(object, value))
+    text = repr(value)
     return f"{text[:17]}…'" if isinstance(value, str) and len(value) > 24 else text

@@ -43,11 +43,6 @@ class Subject:
     sampling: SamplingInfo | None = None
     rejected: tuple[str, ...] = ()
 
-    @property
-    def state_key(self) -> str:
-        """Digest that names the subject's state files: every choice that makes its images."""
-        return self.source.spec.digest()
-
 
 def open_generator(
     model: str, *, ckpt: Path | None, options: SamplingOptions, name: str | None, count: int, seed: int

@@ -444,9 +444,9 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_write_errors_are_not_disguised(tmp_path):
+def test_any_place_that_cannot_be_written_is_temporary_and_named(tmp_path):
     (tmp_path / "record.json").mkdir()
-    with pytest.raises(OSError, match=r"record\.json"):
+    with pytest.raises(TemporaryError, match=r"record\.json: Is a directory"):
         minimal().write(tmp_path / "record.json")
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from evalkit.atomic import write_atomically
 from evalkit.errors import NothingMeasuredError
-from evalkit.record import RunRecord, write_atomically
+from evalkit.record import RunRecord
 from evalkit.reporting.formatting import style_for
 from evalkit.reporting.rendering import DEFAULT_WIDTH, FORMATS, Format
 from evalkit.reporting.table import comparison_table, render

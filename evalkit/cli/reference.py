@@ -1,4 +1,4 @@
-"""``evalkit reference``: list, show, verify and export statistics of real images. Only ``.pt`` needs torch."""
+"""``evalkit reference``: list, show, verify and export statistics of images. Only ``.pt`` loads torch."""
 
 from __future__ import annotations
 

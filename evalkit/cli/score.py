@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from evalkit.record import RunRecord
+    from evalkit.reporting.rendering import Format
 
 _FORMATS = click.Choice(["table", "json", "csv", "md"])
 
@@ -79,7 +82,7 @@ weights_option = click.option(
               help="Folder of records and of the state a killed run resumes from.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
 @click.option("--format", "output_format", type=_FORMATS, default="table", help="What is printed on stdout.")
-def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: str, **flags: Any) -> None:  # noqa: ANN401
+def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> None:  # noqa: ANN401
     """Score a model's samples, or a folder of images, against a reference.
 
     \b
@@ -132,7 +135,15 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
     return [ScoreRequest(model=model, ckpt=ckpt, **shared) for model, ckpt in pairs]
 
 
-def _render(records: list[RunRecord], output_format: str) -> str:
-    from evalkit.cli.compare import render_records  # noqa: PLC0415
+def _render(records: list[RunRecord], output_format: Format) -> str:
+    """One record as its own table, several as a comparison; JSON is the record itself."""
+    from evalkit import strict_json  # noqa: PLC0415
+    from evalkit.reporting.formatting import style_for  # noqa: PLC0415
+    from evalkit.reporting.rendering import DEFAULT_WIDTH  # noqa: PLC0415
+    from evalkit.reporting.table import comparison_table, render, score_table  # noqa: PLC0415
 
-    return render_records(records, output_format)
+    if output_format == "json" and len(records) == 1:
+        return strict_json.dumps(records[0].to_json())
+    table = score_table(records[0]) if len(records) == 1 else comparison_table(records)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else DEFAULT_WIDTH
+    return render(table, output_format, style=style_for(sys.stdout), width=width)

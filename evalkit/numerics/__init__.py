@@ -12,6 +12,7 @@ from evalkit.numerics.entropy import (
     inception_score_blocks,
 )
 from evalkit.numerics.frechet import (
+    LEAVE_OUT_ERROR,
     GaussianFactor,
     frechet_distance,
     frechet_distance_between,
@@ -40,6 +41,7 @@ from evalkit.numerics.resampling import Jackknife, block_edges, jackknife
 NUMERICS_VERSION = "1"
 
 __all__ = [
+    "LEAVE_OUT_ERROR",
     "NUMERICS_VERSION",
     "ClassSums",
     "GaussianFactor",

@@ -111,7 +111,7 @@ def inception_score_blocks(
 
     Args:
         logits: float ``[n, classes]``, block after block.
-        sizes: images in each block, with sum n.
+        sizes: images in each block, with sum n; empty for no leave-one-out values.
         splits: as :func:`inception_score`.
         chunk: as :func:`inception_score`.
         shuffle_seed: as :func:`inception_score`; without a block, the others keep their shuffled order.
@@ -120,11 +120,13 @@ def inception_score_blocks(
         InvalidInputError: as :func:`inception_score`; also where too few images are left without a block.
     """
     checked = checked_features(logits, "logits", minimum=1)
-    if sum(sizes) != len(checked):
+    if sizes and sum(sizes) != len(checked):
         raise InvalidInputError(f"blocks of {sum(sizes)} images do not fit {len(checked)} logits")
     order = shuffled(len(checked), shuffle_seed)
-    block_of = np.repeat(np.arange(len(sizes)), sizes)[order]
-    orders = [order] + [order[block_of != block] for block in range(len(sizes))]
+    orders = [order]
+    if sizes:
+        block_of = np.repeat(np.arange(len(sizes)), sizes)[order]
+        orders += [order[block_of != block] for block in range(len(sizes))]
     variants = [_groups(kept, splits, chunk) for kept in orders]
     scores = iter([sums.score() for sums in _grouped_sums(checked, [g for v in variants for g in v])])
     results = [_summary(next(scores) for _ in variant) for variant in variants]

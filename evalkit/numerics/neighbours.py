@@ -88,30 +88,44 @@ def manifold_scores(
     same_width(ours, theirs)
     # One centre for both sides: it shortens the vectors (less cancellation) and keeps equal points equal.
     centre = theirs.mean(axis=0, dtype=np.float64)
-    x, y = ours - centre, theirs - centre
     sizes = [len(part) for part in parts]
-    edges = [0, *accumulate(sizes)]
-    neighbours = _block_neighbours(x, edges, k)
-    reference_radii = _block_neighbours(y, [0, len(y)], k)[:, 0, k - 1]
-    jackknife = len(parts) > 1 and len(x) - max(sizes) > k
-    tally = _Tally.empty(sizes, len(y))
-    radii = _kth(neighbours, k)
-    without = [_kth(np.delete(neighbours, b, axis=1), k) for b in range(len(parts))] if jackknife else []
-    for block, rows, tile in _tiles(x, y, edges):
-        tally.add(
-            block,
-            rows,
-            tile,
-            reference_radii=reference_radii,
-            radii=radii[rows],
-            without=[r[rows] for r in without],
-            inclusive=inclusive,
-        )
-    everything = np.ones(len(parts), dtype=np.bool_)
-    left_out = (
-        [tally.scores(k, np.arange(len(parts)) != b, b) for b in range(len(parts))] if jackknife else []
-    )
-    return tally.scores(k, everything, None), tuple(left_out)
+    resampled = len(parts) > 1 and len(ours) - max(sizes) > k
+    comparison = _Comparison(sizes=sizes, k=k, inclusive=inclusive, resampled=resampled)
+    tally = comparison.tally(ours - centre, theirs - centre)
+    every = np.arange(len(parts))
+    left_out = [tally.scores(k, every != b, b) for b in range(len(parts))] if resampled else []
+    return tally.scores(k, every >= 0, None), tuple(left_out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """How the two sides are compared."""
+
+    sizes: Sequence[int]
+    k: int
+    inclusive: bool
+    resampled: bool
+
+    def tally(self, x: Float64Array, y: Float64Array) -> _Tally:
+        """Go once over the distances of generated ``x`` ``[n, d]`` to reference ``y`` ``[m, d]``."""
+        edges = [0, *accumulate(self.sizes)]
+        neighbours = _block_neighbours(x, edges, self.k)
+        radii = _kth(neighbours, self.k)
+        blocks = range(len(self.sizes) if self.resampled else 0)
+        without = [_kth(np.delete(neighbours, b, axis=1), self.k) for b in blocks]
+        reference_radii = _kth(_block_neighbours(y, [0, len(y)], self.k), self.k)
+        tally = _Tally.empty(self.sizes, len(y))
+        for block, rows, tile in _tiles(x, y, edges):
+            tally.add(
+                block,
+                rows,
+                tile,
+                reference_radii=reference_radii,
+                radii=radii[rows],
+                without=[larger[rows] for larger in without],
+                inclusive=self.inclusive,
+            )
+        return tally
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from evalkit.errors import InvalidInputError
+from evalkit.numerics.arrays import Float64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,22 @@ def jackknife(
     Raises:
         InvalidInputError: fewer than two blocks, lengths differ, an empty block, or a value not finite.
     """
+    left_out, counts = _checked(value, without, sizes)
+    if not 0 < level < 1:
+        raise InvalidInputError(f"a confidence level lies between 0 and 1, not at {level}")
+    ratio = counts.sum() / counts
+    # Written in differences from the estimate: the textbook form cancels g times its size.
+    change = (1 - 1 / ratio) * (value - left_out)
+    correction = float(change.sum())
+    pseudo = ratio * change - correction
+    stderr = math.sqrt(float((pseudo**2 / (ratio - 1)).mean()))
+    reach = float(student_t.ppf((1 + level) / 2, len(counts) - 1)) * stderr
+    return Jackknife(stderr, value + correction, value - reach, value + reach, level)
+
+
+def _checked(
+    value: float, without: Sequence[float] | NDArray[np.float64], sizes: Sequence[int]
+) -> tuple[Float64Array, Float64Array]:
     left_out = np.asarray(without, dtype=np.float64)
     counts = np.asarray(sizes, dtype=np.float64)
     groups = len(counts)
@@ -82,13 +99,6 @@ def jackknife(
         )
     if (counts < 1).any():
         raise InvalidInputError("a jackknife block is empty")
-    if not (math.isfinite(value) and np.isfinite(left_out).all() and 0 < level < 1):
-        raise InvalidInputError("a jackknife needs finite values and a level between 0 and 1")
-    ratio = counts.sum() / counts
-    # Written in differences from the estimate: the textbook form cancels g times its size.
-    change = (1 - 1 / ratio) * (value - left_out)
-    correction = float(change.sum())
-    pseudo = ratio * change - correction
-    stderr = math.sqrt(float((pseudo**2 / (ratio - 1)).mean()))
-    reach = float(student_t.ppf((1 + level) / 2, groups - 1)) * stderr
-    return Jackknife(stderr, value + correction, value - reach, value + reach, level)
+    if not (math.isfinite(value) and np.isfinite(left_out).all()):
+        raise InvalidInputError("a jackknife needs finite values")
+    return left_out, counts

@@ -1,0 +1,82 @@
+"""Inception score: confident and varied class predictions; it looks at no reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from evalkit.core import FeatureSet, Metric, ReferenceFeatures
+from evalkit.errors import InvalidInputError
+from evalkit.metrics import METRICS
+from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
+from evalkit.numerics import inception_score_blocks
+from evalkit.spec import Better, Scalar, Score, Spec
+
+
+@METRICS.register("is")
+@dataclass(frozen=True, slots=True)
+class InceptionScoreMetric(Metric):
+    """Mean over splits of exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016).
+
+    Attributes:
+        splits: contiguous splits ``i * n // splits``.
+        chunk_size: chunks of fixed length instead (5000 in the ADM evaluator); None for splits.
+        shuffle_seed: permute first, as torch-fidelity does (2020); None keeps index order.
+    """
+
+    name: ClassVar[str] = "is"
+    title: ClassVar[str] = "Inception score"
+    better: ClassVar[Better] = "higher"
+    needs_reference: ClassVar[bool] = False
+    laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "at_least_one"})
+
+    splits: int = 10
+    chunk_size: int | None = None
+    shuffle_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.splits < 1 or (self.chunk_size is not None and self.chunk_size < 1):
+            raise InvalidInputError("an inception score needs splits and chunk_size of 1 or more")
+
+    @property
+    def spec(self) -> Spec:
+        """Name and parameters; ``splits`` only where there are no chunks."""
+        cut: dict[str, Scalar] = (
+            {"splits": self.splits} if self.chunk_size is None else {"chunk_size": self.chunk_size}
+        )
+        params = {"shuffle_seed": self.shuffle_seed, **cut}
+        return Spec("metric", self.name, params=tuple(sorted(params.items())))
+
+    @property
+    def head(self) -> str:
+        """It reads logits."""
+        return "logits"
+
+    def compute(
+        self,
+        generated: FeatureSet,
+        reference: ReferenceFeatures | None,  # noqa: ARG002 - the score looks at no reference
+        *,
+        rng: np.random.Generator,  # noqa: ARG002 - the shuffle has its own published seed
+    ) -> Score:
+        """Return the score of ``generated`` logits; the spread over splits is in ``details``.
+
+        Raises:
+            InvalidInputError: fewer images than splits, or logits that are not finite.
+        """
+        minimum = self.splits if self.chunk_size is None else 1
+        check_count(generated.count, minimum=minimum, metric=self.name)
+        resampled = len(generated.sizes) > 1 and generated.count - max(generated.sizes) >= minimum
+        logits = generated.stacked()
+        sizes = generated.sizes if resampled else ()
+        score, without = inception_score_blocks(
+            logits, sizes, splits=self.splits, chunk=self.chunk_size, shuffle_seed=self.shuffle_seed
+        )
+        return score_with_jackknife(
+            Estimate(score.mean, [part.mean for part in without], details={"split_std": score.std}),
+            generated=generated,
+            better=self.better,
+            warnings=duplicate_warnings(generated),
+        )

@@ -1,0 +1,107 @@
+"""From a value and its leave-one-block-out values to a score; checks that every metric makes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evalkit.core import FeatureSet, ReferenceFeatures
+from evalkit.errors import InvalidInputError, NothingMeasuredError
+from evalkit.numerics import jackknife
+from evalkit.spec import Better, Interval, Score
+
+
+def required(reference: ReferenceFeatures | None, metric: str) -> ReferenceFeatures:
+    """Return the reference.
+
+    Raises:
+        NothingMeasuredError: there is none.
+    """
+    if reference is None:
+        raise NothingMeasuredError(f"metric {metric!r} needs a reference", hint="name one with --reference")
+    return reference
+
+
+def check_count(count: int, *, minimum: int, metric: str, what: str = "generated images") -> None:
+    """Check that there are enough images for the metric to exist.
+
+    Raises:
+        InvalidInputError: there are fewer than ``minimum``.
+    """
+    if count < minimum:
+        raise InvalidInputError(f"metric {metric!r} needs at least {minimum} {what}, not {count}")
+
+
+def duplicate_warnings(generated: FeatureSet) -> tuple[str, ...]:
+    """Return a warning that counts images whose features equal an earlier image's bit for bit, if any do.
+
+    Digests stand for the rows, so that 50 000 rows need a megabyte.
+    """
+    seen = {
+        hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+        for block in generated.blocks
+        for row in np.ascontiguousarray(block) + np.float32(0)  # -0.0 and 0.0 are one number
+    }
+    duplicates = generated.count - len(seen)
+    if not duplicates:
+        return ()
+    return (f"{duplicates} of {generated.count} generated images are exact duplicates of others",)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A headline value with what is known around it.
+
+    Attributes:
+        value: the headline.
+        without: leave-one-block-out values in block order, or nothing.
+        centre: the estimate that ``without`` belongs to, where that is not the headline itself.
+        details: further numbers of the protocol.
+    """
+
+    value: float
+    without: Sequence[float] = ()
+    centre: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+def score_with_jackknife(
+    estimate: Estimate,
+    *,
+    generated: FeatureSet,
+    better: Better,
+    n_reference: int = 0,
+    unbiased_limit: bool = False,
+    warnings: tuple[str, ...] = (),
+) -> Score:
+    """Build a score; the error bar is left out where there are no leave-one-block-out values.
+
+    Args:
+        estimate: the numbers.
+        generated: gives the counts.
+        better: which direction is an improvement.
+        n_reference: number of reference images.
+        unbiased_limit: whether the bias-corrected value means something here.
+        warnings: what a reader must see beside the number.
+    """
+    value = estimate.value
+    centre = value if estimate.centre is None else estimate.centre
+    blocks = tuple(float(v) for v in estimate.without)
+    bar = jackknife(centre, blocks, sizes=generated.sizes) if blocks else None
+    reach = (bar.high - bar.low) / 2 if bar else 0.0
+    return Score(
+        value=value,
+        better=better,
+        n=generated.count,
+        n_reference=n_reference,
+        stderr=bar.stderr if bar else None,
+        ci=Interval(value - reach, value + reach, bar.level) if bar else None,
+        bias_corrected=bar.bias_corrected if bar and unbiased_limit else None,
+        blocks=blocks,
+        block_sizes=generated.sizes if blocks else (),
+        warnings=warnings,
+        details=estimate.details,
+    )

@@ -1,0 +1,40 @@
+"""Metrics that are views of one expensive computation, such as precision and recall."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from evalkit.core import FeatureSet, Metric, ReferenceFeatures
+from evalkit.spec import Score
+
+Measured = TypeVar("Measured")
+
+
+class SharedMetric(Metric, Generic[Measured]):
+    """A metric in two steps: ``measure``, which metrics of equal ``computation`` share, and ``score``."""
+
+    @property
+    @abstractmethod
+    def computation(self) -> tuple[object, ...]:
+        """What ``measure`` does, with every parameter it reads; hashable."""
+
+    @abstractmethod
+    def measure(self, generated: FeatureSet, reference: ReferenceFeatures | None) -> Measured:
+        """Do the expensive part."""
+
+    @abstractmethod
+    def score(self, measured: Measured) -> Score:
+        """Return this metric's view of what was measured."""
+
+    def compute(
+        self,
+        generated: FeatureSet,
+        reference: ReferenceFeatures | None,
+        *,
+        rng: np.random.Generator,  # noqa: ARG002 - nothing random is shared
+    ) -> Score:
+        """Return the score of ``generated`` against ``reference`` with its jackknife error bar."""
+        return self.score(self.measure(generated, reference))

@@ -1,0 +1,105 @@
+"""The jackknife: closed forms, the published formula, and its coverage by simulation."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from evalkit.errors import InvalidInputError
+from evalkit.numerics import (
+    block_edges,
+    frechet_distance_between,
+    frechet_without_blocks,
+    gaussian_factor,
+    gaussian_factor_from_features,
+    jackknife,
+)
+
+
+@given(n=st.integers(1, 500), blocks=st.integers(1, 40))
+def test_block_edges_cover_evenly(n, blocks):
+    if n < blocks:
+        with pytest.raises(InvalidInputError):
+            block_edges(n, blocks)
+        return
+    edges = block_edges(n, blocks)
+    sizes = np.diff(edges)
+    assert (edges[0], edges[-1], len(edges)) == (0, n, blocks + 1)
+    assert sizes.max() - sizes.min() <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 9), min_size=2, max_size=8))
+def test_published_formula(seed, sizes):
+    rng = np.random.default_rng(seed)
+    value, without = rng.standard_normal(), rng.standard_normal(len(sizes))
+    m, n, g = np.array(sizes, dtype=float), sum(sizes), len(sizes)
+    h = n / m
+    corrected = g * value - ((1 - m / n) * without).sum()
+    variance = ((h * value - (h - 1) * without - corrected) ** 2 / (h - 1)).mean()
+    result = jackknife(value, without, sizes=sizes)
+    assert result.bias_corrected == pytest.approx(corrected, rel=1e-9, abs=1e-9)
+    assert result.stderr == pytest.approx(np.sqrt(variance), rel=1e-9, abs=1e-9)
+    reach = stats.t.ppf(0.975, g - 1) * result.stderr
+    assert (result.low, result.high) == pytest.approx((value - reach, value + reach))
+
+
+def test_single_rows_give_the_textbook_standard_error_of_a_mean():
+    x = np.random.default_rng(0).standard_normal(25)
+    result = jackknife(x.mean(), [np.delete(x, i).mean() for i in range(25)], sizes=[1] * 25)
+    assert result.stderr == pytest.approx(x.std(ddof=1) / 5, rel=1e-12)
+    assert result.bias_corrected == pytest.approx(x.mean(), rel=1e-12)
+
+
+def test_removes_the_bias_of_a_variance():
+    x = np.random.default_rng(1).standard_normal(20)
+    result = jackknife(x.var(), [np.delete(x, i).var() for i in range(20)], sizes=[1] * 20)
+    assert result.bias_corrected == pytest.approx(x.var(ddof=1), rel=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[5] * 12, [2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 5, 4]])
+def test_interval_of_a_mean_covers(sizes):
+    rng, edges = np.random.default_rng(2), np.cumsum([0, *sizes])
+    hits, trials = 0, 1500
+    for _ in range(trials):
+        x = rng.standard_normal(edges[-1])
+        without = [np.delete(x, np.s_[i:j]).mean() for i, j in itertools.pairwise(edges)]
+        result = jackknife(x.mean(), without, sizes=sizes)
+        hits += result.low <= 0 <= result.high
+    assert hits / trials == pytest.approx(0.95, abs=0.025)
+
+
+def test_corrects_the_frechet_distance_and_its_error_bar_is_honest():
+    rng, d, n, blocks = np.random.default_rng(3), 6, 120, 12
+    reference = gaussian_factor(np.zeros(d), np.eye(d))
+    truth = d * 0.3**2 + d * 0.2**2  # means 0.3 apart, standard deviations 1.2 and 1
+    edges, raw, corrected, errors = block_edges(n, blocks), [], [], []
+    for _ in range(200):
+        x = rng.standard_normal((n, d)) * 1.2 + 0.3
+        value = frechet_distance_between(gaussian_factor_from_features(x), reference)
+        result = jackknife(value, frechet_without_blocks(x, edges, reference), sizes=np.diff(edges).tolist())
+        raw.append(value)
+        corrected.append(result.bias_corrected)
+        errors.append(result.stderr)
+    bias = np.mean(raw) - truth
+    assert bias > 5 * np.std(raw) / np.sqrt(200)
+    assert abs(np.mean(corrected) - truth) < 0.15 * bias
+    assert np.mean(errors) == pytest.approx(np.std(raw), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("value", "without", "sizes"),
+    [(1.0, [1.0], [3]), (1.0, [1.0, 2.0], [3]), (1.0, [1.0, 2.0], [3, 0]), (np.nan, [1.0, 2.0], [3, 3]),
+     (1.0, [np.inf, 2.0], [3, 3]), (1.0, [], [])],
+)  # fmt: skip
+def test_errors(value, without, sizes):
+    with pytest.raises(InvalidInputError):
+        jackknife(value, without, sizes=sizes)
+
+
+def test_level_must_be_a_probability():
+    with pytest.raises(InvalidInputError):
+        jackknife(1.0, [1.0, 2.0], sizes=[1, 1], level=1.0)
