@@ -34,8 +34,9 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     """Score a model's samples or a set of images; returns the record that is also written below ``out``.
 
     Args:
-        model: registered name or ``pkg.mod:obj``; or ``images``: folder, zip, tar, npz or parquet file.
+        model: registered name or ``pkg.mod:obj``.
         ckpt: checkpoint of the model; the bundled one where None.
+        images: folder, zip, tar, npz or parquet file to score instead of a model.
         name: name of the subject in tables.
         reference: listed name, statistics file, or images; needed unless the model is a bundled one.
         protocol: listed name, or ``auto``: ``standard`` where all it needs is here, otherwise ``embedded``.

@@ -28,8 +28,10 @@ from evalkit.record import (
     DataInfo,
     Inputs,
     MetricResult,
+    Performance,
     ProtocolInfo,
     RunRecord,
+    Status,
     redact_command,
 )
 from evalkit.reference_resolution import resolve_reference
@@ -65,7 +67,7 @@ class Silent:
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Progress]:  # noqa: ARG002 - part of the protocol
         """Count for nobody."""
-        yield lambda done: None
+        yield lambda _done: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +140,10 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
             device=device,
         )  # fmt: skip
     except BaseException as error:
-        status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
-        replace(record, status=status, duration_seconds=time.monotonic() - started, notes=str(error)).write(path)
+        status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
+        replace(record, status=status, duration_seconds=time.monotonic() - started, notes=str(error)).write(
+            path
+        )
         raise
     record = replace(record, status="complete", duration_seconds=round(time.monotonic() - started, 3))
     record.write(path)
@@ -281,10 +285,15 @@ def _finished(
         MetricResult.from_score(score, metric=plan.label(metric, head, extractor), variant=head)
         for (metric, head), score in zip(plan.metrics, scores, strict=True)
     )
-    measured, sampling = (), subject.sampling
+    measured: tuple[Performance, ...] = ()
+    sampling = subject.sampling
     if subject.generator:
         speed = performance(
-            extracted, generator=subject.generator, warm=warm, device=device, dtype=subject.info.dtype or "float32"
+            extracted,
+            generator=subject.generator,
+            warm=warm,
+            device=device,
+            dtype=subject.info.dtype or "float32",
         )
         measured = (speed,)
         sampling = replace(sampling, nfe=speed.nfe) if sampling else None

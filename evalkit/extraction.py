@@ -30,7 +30,7 @@ Progress = Callable[[int], None]
 _KEY = 16
 
 
-class Interrupted(EvalkitError):
+class Interrupted(EvalkitError):  # noqa: N818 - the user did it, it is no error
     """A signal asked the run to stop; every whole shard is kept."""
 
     exit_code = 130
@@ -71,7 +71,8 @@ class Extracted:
         """Blocks are runs of shards: for images that are independent draws in index order."""
         return FeatureSet(
             tuple(
-                np.concatenate([self.shards[s].features[head] for s in block]) for block in self.layout.blocks()
+                np.concatenate([self.shards[s].features[head] for s in block])
+                for block in self.layout.blocks()
             )
         )
 
@@ -168,7 +169,7 @@ def _one_batch(job: Job, index: IndexArray) -> tuple[dict[str, NDArray[np.float3
     features = _features(job.extractor, batch, job.heads)
     synchronise(job.device)
     end = time.perf_counter()
-    sizes = tuple({tuple(images.shape[2:]) for _, images in batch.same_size_groups()})
+    sizes = tuple({(images.shape[2], images.shape[3]) for _, images in batch.same_size_groups()})
     return features, _Timing(middle - start, end - middle, sizes)
 
 

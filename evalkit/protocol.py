@@ -67,7 +67,7 @@ class Preset:
         return tuple(dict.fromkeys(chosen))
 
     def _canonical(self, metric: str, known: Mapping[str, MetricRequest]) -> str:
-        inception_name = {"fid": "fd", "kid": "kd"}.get(metric)
+        inception_name = {"fid": "fd", "kid": "kd"}.get(metric, "")
         if inception_name in known:
             if self.extractor == "inception-v3":
                 return inception_name
@@ -126,7 +126,9 @@ def sorted_metrics(metrics: tuple[tuple[Spec, str], ...]) -> list[tuple[Spec, st
     return sorted(metrics, key=lambda pair: (pair[0].name, pair[1], pair[0].params))
 
 
-def metric_label(*, metric: str, head: str, extractor: str, preset: str | None, sha256: str, published: bool) -> str:
+def metric_label(
+    *, metric: str, head: str, extractor: str, preset: str | None, sha256: str, published: bool
+) -> str:
     """Return the printed name: ``fid`` only with the published InceptionV3 at its own head and resize.
 
     Any other extractor, weights, preset or head says so: ``fd:efficientnet-lite0``,
@@ -149,7 +151,12 @@ PROTOCOLS: Registry[Preset] = Registry("protocol")
 
 def _inception(name: str, title: str, *, metrics: tuple[MetricRequest, ...], preset: str) -> Preset:
     return Preset(
-        name=name, title=title, extractor="inception-v3", extractor_preset=preset, num_images=50_000, metrics=metrics
+        name=name,
+        title=title,
+        extractor="inception-v3",
+        extractor_preset=preset,
+        num_images=50_000,
+        metrics=metrics,
     )
 
 
@@ -192,9 +199,17 @@ for _preset in (
             *_neighbours("thumbnail", *_ALL_NEIGHBOURS),
         ),
     ),
-    _inception("pytorch-fid", "the numbers of pytorch-fid: its resize and scaling", preset="pytorch-fid", metrics=(_FID,)),
     _inception(
-        "clean-fid", "the numbers of clean-fid: Pillow bicubic resize in float", preset="clean-fid", metrics=(_FID, _KID)
+        "pytorch-fid",
+        "the numbers of pytorch-fid: its resize and scaling",
+        preset="pytorch-fid",
+        metrics=(_FID,),
+    ),
+    _inception(
+        "clean-fid",
+        "the numbers of clean-fid: Pillow bicubic resize in float",
+        preset="clean-fid",
+        metrics=(_FID, _KID),
     ),
     _inception(
         "adm",

@@ -15,7 +15,6 @@ import torch
 from evalkit.core import Extractor, ImageSource
 from evalkit.errors import UsageError
 from evalkit.extraction import Extracted, Job, default_batch_size, state_store
-from evalkit.reference_statistics import BankDtype
 from evalkit.references import (
     REGISTERED,
     Reference,
@@ -26,6 +25,7 @@ from evalkit.references import (
     reference_names,
     store_reference,
 )
+from evalkit.references.statistics import BankDtype
 from evalkit.registry import did_you_mean
 from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
@@ -75,7 +75,9 @@ def open_named_source(
             split=split or recipe.split,
         )  # fmt: skip
     if not Path(source).exists():
-        raise UsageError(f"no recipe, file or folder called {source!r}", hint=did_you_mean(source, REGISTERED))
+        raise UsageError(
+            f"no recipe, file or folder called {source!r}", hint=did_you_mean(source, REGISTERED)
+        )
     opened = open_source(source)
     dataset = dataset or name or identifier_from(Path(source))
     return opened, About(

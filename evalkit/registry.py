@@ -43,7 +43,7 @@ def import_object(path: str) -> object:
 
 
 class Registry(Generic[T]):
-    """Named things of one kind. ``Registry("metric")`` is iterable, and ``registry[name]`` explains a miss."""
+    """Named things of one kind. ``Registry("metric")`` iterates over names; a miss explains itself."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -14,7 +14,7 @@ from evalkit.atomic import write_atomically
 
 
 def write_samples(out: Path, images: NDArray[np.uint8], *, labels: NDArray[np.int64] | None) -> None:
-    """Write uint8 ``[n, 3, h, w]`` images to a folder, ``.npz`` or ``.png``; files appear whole or not at all.
+    """Write uint8 ``[n, 3, h, w]`` images to a folder, ``.npz`` or ``.png``; whole files or none.
 
     Raises:
         TemporaryError: the disk is full or read-only.

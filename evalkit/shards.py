@@ -9,6 +9,7 @@ shards remain. Moments and banks are folded from the files in shard order.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class ShardLayout:
         if number < min(_FEWEST_EVEN_BLOCKS, self.shards):
             number = min(_MOST_BLOCKS, self.shards)
         edges = [self.shards * b // number for b in range(number + 1)]
-        return [range(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

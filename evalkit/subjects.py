@@ -12,10 +12,11 @@ import torch
 
 from evalkit.core import Generator, ImageSource
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
+from evalkit.generators import SamplingOptions, load_generator
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
 from evalkit.seeding import SEED_SCHEME, image_seeds
 from evalkit.sources import DecodePolicy, open_source
+from evalkit.sources.decode import DEFAULT_POLICY
 from evalkit.sources.generated import GeneratedSource
 from evalkit.sources.subset import SubsetSource
 
@@ -26,7 +27,7 @@ Notify = Callable[[str], None]
 class ImageOptions:
     """How files of images are read; see :func:`evalkit.sources.open_source`."""
 
-    policy: DecodePolicy = DecodePolicy()
+    policy: DecodePolicy = DEFAULT_POLICY
     workers: int | None = None
     on_bad: Literal["fail", "skip"] = "fail"
     max_bad: int = 0
@@ -55,8 +56,7 @@ def open_generator(
     """
     if seed < 0:
         raise UsageError(f"--seed must not be negative, not {seed}")
-    default = f"{Path(ckpt).stem}" if ckpt else model.partition(":")[2] or model
-    identifier = check_identifier(name or (model if model in GENERATOR_FACTS and not ckpt else default))
+    identifier = check_identifier(name or (f"{model}@{ckpt.stem}" if ckpt else model))
     generator = load_generator(model, ckpt, options=options)
     source = GeneratedSource(generator, count, seed)
     first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
@@ -105,7 +105,10 @@ def open_images(
             "comparable only with scores at the same N"
         )
     if used < found:
-        notify(f"scoring a fixed random subset of {used} of the {found} images in {path} (--num-samples {found} for all)")
+        notify(
+            f"scoring a fixed random subset of {used} of the {found} images in {path} "
+            f"(--num-samples {found} for all)"
+        )
     source: ImageSource = opened if used == found else SubsetSource(opened, used, seed)
     info = ModelInfo(
         id=check_identifier(name or identifier_from(path)),

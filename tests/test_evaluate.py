@@ -36,7 +36,13 @@ def reference(tmp_path_factory) -> Path:
 
 
 def _score(reference: Path, out: Path, **changes) -> RunRecord:
-    settings = {"model": TOY, "protocol": "pixels", "reference": str(reference), "num_samples": 256, "out": out}
+    settings = {
+        "model": TOY,
+        "protocol": "pixels",
+        "reference": str(reference),
+        "num_samples": 256,
+        "out": out,
+    }
     return evalkit.score(**{**settings, **changes})
 
 
@@ -77,7 +83,9 @@ def test_closed_form_distance(tmp_path):
 
 
 def test_a_set_against_itself_is_zero(tmp_path, reference):
-    record = _score(reference, tmp_path, model=None, images=reference, num_samples=2000, metrics=["fd", "precision"])
+    record = _score(
+        reference, tmp_path, model=None, images=reference, num_samples=2000, metrics=["fd", "precision"]
+    )
     values = _values(record)
     assert values["fd:pixels"] == pytest.approx(0.0, abs=1e-6)
     assert values["precision:pixels"] == 1.0
@@ -118,7 +126,12 @@ def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
         return signal.SIGTERM if batches == 140 else 0
 
     request = ScoreRequest(
-        model=TOY, protocol="pixels", reference=str(reference), num_samples=256, out=tmp_path / "cut", batch_size=8
+        model=TOY,
+        protocol="pixels",
+        reference=str(reference),
+        num_samples=256,
+        out=tmp_path / "cut",
+        batch_size=8,
     )
     with pytest.raises(Interrupted) as caught:
         run(request, console=Silent(), stop=stop)
@@ -133,7 +146,8 @@ def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
 def test_a_killed_process_resumes_to_the_identical_value(tmp_path, reference):
     command = [
         sys.executable, "-m", "evalkit.cli", "score", "--model", TOY, "--protocol", "pixels", "--reference",
-        str(reference), "--num-samples", "4096", "--batch-size", "16", "--format", "json", "--metrics", "fd,kd",
+        str(reference), "--num-samples", "4096", "--batch-size", "16", "--format", "json",
+        "--metrics", "fd,kd",
     ]  # fmt: skip
     whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, check=True)
     cut = [*command, "--out", str(tmp_path / "cut")]

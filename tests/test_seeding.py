@@ -25,7 +25,11 @@ def test_a_seed_depends_on_its_index_only(base, start, n):
 
 def test_seeds_are_pinned():
     # A change here changes which images every published score is about: raise SEED_SCHEME with it.
-    assert image_seeds(0, np.arange(3)).tolist() == [5195254382361308015, 7347343574475241980, 3908956314408778864]
+    assert image_seeds(0, np.arange(3)).tolist() == [
+        5195254382361308015,
+        7347343574475241980,
+        3908956314408778864,
+    ]
 
 
 def test_base_seeds_give_other_seeds():

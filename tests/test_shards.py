@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def test_layout_covers_every_index_once(count):
     edges = [layout.indices(s)[[0, -1]].tolist() for s in range(layout.shards)]
     assert edges[0][0] == 0
     assert edges[-1][1] == count - 1
-    assert all(b[0] == a[1] + 1 for a, b in zip(edges, edges[1:], strict=False))
+    assert all(b[0] == a[1] + 1 for a, b in itertools.pairwise(edges))
     blocks = layout.blocks()
     assert [s for block in blocks for s in block] == list(range(layout.shards))
     assert 1 <= len(blocks) <= 20
@@ -25,7 +27,9 @@ def test_layout_covers_every_index_once(count):
         assert len(blocks) >= 10
 
 
-@pytest.mark.parametrize(("count", "size", "blocks"), [(1024, 64, 16), (10_000, 512, 20), (50_000, 512, 14), (5, 8, 1)])
+@pytest.mark.parametrize(
+    ("count", "size", "blocks"), [(1024, 64, 16), (10_000, 512, 20), (50_000, 512, 14), (5, 8, 1)]
+)
 def test_known_layouts(count, size, blocks):
     layout = ShardLayout(count)
     assert layout.shard_size == size

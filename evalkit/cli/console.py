@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Self
 
@@ -20,15 +20,15 @@ class StderrConsole:
     """Notes and bars on stderr; bars on a terminal only. Warnings of libraries are kept off the screen."""
 
     def __init__(self) -> None:
-        self._filters = warnings.catch_warnings()
+        self._filters = ExitStack()
 
     def __enter__(self) -> Self:
-        self._filters.__enter__()
+        self._filters.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._filters.__exit__(*details)
+    def __exit__(self, *_details: object) -> None:
+        self._filters.close()
 
     def note(self, text: str) -> None:
         """Print one sentence."""
@@ -37,12 +37,14 @@ class StderrConsole:
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Progress]:
         """Show a bar of images with the rate and the time left."""
-        with tqdm(total=total, desc=title, unit="img", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
-            yield lambda done: _advance(bar, done)
+        with tqdm(
+            total=total, desc=title, unit="img", file=sys.stderr, disable=None, dynamic_ncols=True
+        ) as bar:
 
+            def advance(done: int) -> None:
+                bar.update(done)
 
-def _advance(bar: tqdm[None], done: int) -> None:
-    bar.update(done)
+            yield advance
 
 
 @contextmanager

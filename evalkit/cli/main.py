@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
         _tell(error.message, error.hint)
         return error.exit_code
     except click.exceptions.Exit as leave:
-        return int(leave.exit_code)
+        result = leave.exit_code
     except click.ClickException as error:
         error.show()
         return 2

@@ -12,8 +12,6 @@ import click
 from evalkit.cli.listing import aligned
 from evalkit.cli.reference_build import build
 from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
-from evalkit.foreign_statistics import write_adm_npz, write_pytorch_fid_npz
-from evalkit.reference_file import SUFFIX, file_sha256
 from evalkit.references import (
     Reference,
     bundled_folder,
@@ -23,6 +21,8 @@ from evalkit.references import (
     read_index,
     write_index,
 )
+from evalkit.references.file import SUFFIX, file_sha256
+from evalkit.references.foreign import write_adm_npz, write_pytorch_fid_npz
 
 _FORMAT = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print."

@@ -20,19 +20,48 @@ from evalkit.errors import UsageError
 @click.option("--extractor", default="efficientnet-lite0", help="See `evalkit list extractors`.")
 @click.option("--preset", help="How the extractor prepares images.")
 @weights_option
-@click.option("--heads", default="", metavar="A,B,…", help="Heads to keep; those of the extractor's roles by default.")
-@click.option("--bank-heads", default="", metavar="A,…", help="Heads whose features are kept; all by default.")
-@click.option("--bank-size", type=click.IntRange(min=0), default=10_000, help="Features kept of each such head.")
+@click.option(
+    "--heads", default="", metavar="A,B,…", help="Heads to keep; those of the extractor's roles by default."
+)
+@click.option(
+    "--bank-heads", default="", metavar="A,…", help="Heads whose features are kept; all by default."
+)
+@click.option(
+    "--bank-size", type=click.IntRange(min=0), default=10_000, help="Features kept of each such head."
+)
 @click.option("--bank-dtype", type=click.Choice(["float16", "float32"]), default="float32")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Never moves a number.")
 @click.option("--device", default="auto")
-@click.option("--state", type=click.Path(path_type=Path), default=Path("evalkit-runs/state"),
-              help="Folder of the state a killed build resumes from.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="File to write; the user's cache by default.")
-def build(source: str, name: str | None, title: str | None, dataset: str | None, split: str | None, extractor: str,
-          preset: str | None, weights: dict[str, Path], heads: str, bank_heads: str, bank_size: int,
-          bank_dtype: str, batch_size: int | None, device: str, state: Path, out: Path | None) -> None:
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default=Path("evalkit-runs/state"),
+    help="Folder of the state a killed build resumes from.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File to write; the user's cache by default.",
+)
+def build(
+    source: str,
+    name: str | None,
+    title: str | None,
+    dataset: str | None,
+    split: str | None,
+    extractor: str,
+    preset: str | None,
+    weights: dict[str, Path],
+    heads: str,
+    bank_heads: str,
+    bank_size: int,
+    bank_dtype: str,
+    batch_size: int | None,
+    device: str,
+    state: Path,
+    out: Path | None,
+) -> None:
     """Extract all images of PATH (folder, zip, tar, npz, parquet) or of a registered RECIPE, once.
 
     \b
@@ -57,7 +86,8 @@ def build(source: str, name: str | None, title: str | None, dataset: str | None,
     network = build_extractor(extractor, weights=weights.get(extractor), preset=preset, device=str(place))
     order = ReferenceOrder(
         about=about, heads=wanted, bank_heads=_names(bank_heads) or wanted, bank_size=bank_size,
-        bank_dtype="float16" if bank_dtype == "float16" else "float32", command=" ".join(["evalkit", *sys.argv[1:]]),
+        bank_dtype="float16" if bank_dtype == "float16" else "float32",
+        command=" ".join(["evalkit", *sys.argv[1:]]),
     )  # fmt: skip
     with signals() as stop, StderrConsole() as console:
 

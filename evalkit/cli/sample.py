@@ -11,9 +11,13 @@ from evalkit.errors import UsageError
 
 @click.command(context_settings={"show_default": True})
 @click.option("--model", required=True, metavar="NAME|pkg.mod:obj", help="Model to sample.")
-@click.option("--ckpt", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint; the bundled one by default.")
+@click.option(
+    "--ckpt", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint; the bundled one by default."
+)
 @click.option("-n", "--num-samples", type=click.IntRange(min=1), default=64, metavar="N")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Base seed: sample i is the i-th that `score` sees.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Base seed: sample i is the i-th that `score` sees."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, metavar="N")
 @click.option("--sampler", metavar="NAME")
 @click.option("--steps", type=int, metavar="N")
@@ -21,10 +25,23 @@ from evalkit.errors import UsageError
 @click.option("--eta", type=float, metavar="ETA")
 @click.option("--device", default="auto")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="PATH",
-              help="A folder (PNG files), FILE.npz (arr_0 uint8 NHWC, arr_1 labels) or FILE.png (one grid).")
-def sample(model: str, ckpt: Path | None, num_samples: int, seed: int, batch_size: int, device: str, out: Path,
-           **sampling: str | float | None) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="PATH",
+    help="A folder (PNG files), FILE.npz (arr_0 uint8 NHWC, arr_1 labels) or FILE.png (one grid).",
+)
+def sample(
+    model: str,
+    ckpt: Path | None,
+    num_samples: int,
+    seed: int,
+    batch_size: int,
+    device: str,
+    out: Path,
+    **sampling: str | float | None,
+) -> None:
     """Write samples of a model; sample i is the same for any batch size.
 
     \b
@@ -44,7 +61,11 @@ def sample(model: str, ckpt: Path | None, num_samples: int, seed: int, batch_siz
     options = SamplingOptions(device=str(resolve_device(device)), **sampling)  # type: ignore[arg-type]
     source = GeneratedSource(load_generator(model, ckpt, options=options), num_samples, seed)
     images, labels = [], []
-    with StderrConsole() as console, strict_numerics(), console.progress(f"sampling {model}", num_samples) as progress:
+    with (
+        StderrConsole() as console,
+        strict_numerics(),
+        console.progress(f"sampling {model}", num_samples) as progress,
+    ):
         for start in range(0, num_samples, batch_size):
             batch = source.read(np.arange(start, min(start + batch_size, num_samples), dtype=np.int64))
             for _, stacked in batch.same_size_groups():

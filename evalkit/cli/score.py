@@ -26,7 +26,9 @@ def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str
     return int(value)
 
 
-def _weights(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+def _weights(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path]:
     pairs = {}
     for value in values:
         name, equals, file = value.partition("=")
@@ -50,36 +52,77 @@ weights_option = click.option(
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--model", "models", multiple=True, metavar="NAME|pkg.mod:obj",
-              help="Model to sample; several give one comparison table.")
-@click.option("--ckpt", "ckpts", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Checkpoint of each --model, in the same order; the bundled one by default.")
-@click.option("--images", type=click.Path(path_type=Path), metavar="PATH",
-              help="Score images instead: a folder, zip, tar, npz or parquet file.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|pkg.mod:obj",
+    help="Model to sample; several give one comparison table.",
+)
+@click.option(
+    "--ckpt",
+    "ckpts",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Checkpoint of each --model, in the same order; the bundled one by default.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Score images instead: a folder, zip, tar, npz or parquet file.",
+)
 @click.option("--name", help="Name of the subject in tables.")
-@click.option("--reference", metavar="NAME|PATH",
-              help="Real images: a listed reference, a statistics file, or a folder or archive of images.")
+@click.option(
+    "--reference",
+    metavar="NAME|PATH",
+    help="Real images: a listed reference, a statistics file, or a folder or archive of images.",
+)
 @click.option("--protocol", default="auto", metavar="NAME", help="See `evalkit list protocols`.")
-@click.option("--metrics", default="", callback=_names, metavar="A,B,…",
-              help="Metrics of the protocol; all by default. `fd@pooled` reads another head.")
-@click.option("--num-samples", type=int, metavar="N", help="Images to score; the protocol's number by default.")
+@click.option(
+    "--metrics",
+    default="",
+    callback=_names,
+    metavar="A,B,…",
+    help="Metrics of the protocol; all by default. `fd@pooled` reads another head.",
+)
+@click.option(
+    "--num-samples", type=int, metavar="N", help="Images to score; the protocol's number by default."
+)
 @click.option("--seed", type=int, default=0, help="Base seed of the samples.")
-@click.option("--batch-size", default="auto", callback=_batch_size, metavar="N|auto", help="Never moves a score.")
+@click.option(
+    "--batch-size", default="auto", callback=_batch_size, metavar="N|auto", help="Never moves a score."
+)
 @click.option("--sampler", metavar="NAME", help="See `evalkit list samplers`.")
 @click.option("--steps", type=int, metavar="N", help="Sampler steps.")
 @click.option("--guidance", type=float, metavar="W", help="Classifier-free guidance scale; 1 is none.")
 @click.option("--eta", type=float, metavar="ETA", help="Stochasticity of DDIM, 0 to 1.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
-              help="Type the model samples in; features are always float32.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    help="Type the model samples in; features are always float32.",
+)
 @weights_option
 @click.option("--workers", type=int, metavar="N", help="Image decoding threads.")
-@click.option("--alpha", type=click.Choice(["refuse", "white", "black", "drop"]), default="refuse",
-              help="What to do with transparent pixels.")
-@click.option("--on-bad", type=click.Choice(["fail", "skip"]), default="fail", help="Images that cannot be read.")
+@click.option(
+    "--alpha",
+    type=click.Choice(["refuse", "white", "black", "drop"]),
+    default="refuse",
+    help="What to do with transparent pixels.",
+)
+@click.option(
+    "--on-bad", type=click.Choice(["fail", "skip"]), default="fail", help="Images that cannot be read."
+)
 @click.option("--max-bad", type=int, default=0, help="Most images that --on-bad skip may leave out.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("evalkit-runs"),
-              help="Folder of records and of the state a killed run resumes from.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("evalkit-runs"),
+    help="Folder of records and of the state a killed run resumes from.",
+)
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
 @click.option("--format", "output_format", type=_FORMATS, default="table", help="What is printed on stdout.")
 def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> None:  # noqa: ANN401
@@ -102,7 +145,7 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
         for request in requests:
             request.check()
         for request in requests:
-            records.append(run(request, console=console, stop=stop))  # noqa: PERF401 - records survive an error
+            records.append(run(request, console=console, stop=stop))
             console.note(f"record: {request.out / records[-1].run_id}.json")
     click.echo(_render(records, output_format), nl=False)
 
@@ -117,7 +160,8 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
 
     if ckpts and len(ckpts) != len(models):
         raise UsageError(
-            f"{len(ckpts)} --ckpt for {len(models)} --model", hint="give one --ckpt for each --model, in order"
+            f"{len(ckpts)} --ckpt for {len(models)} --model",
+            hint="give one --ckpt for each --model, in order",
         )
     if flags["name"] and len(models) > 1:
         raise UsageError("--name goes with one subject", hint="leave it out; models are named by themselves")

@@ -9,17 +9,39 @@ import click
 
 @click.command(context_settings={"show_default": True})
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), required=True, metavar="PATH",
-              help="Labelled 32x32 images: parquet, folder with a sub-folder for each class, npz …")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
-              help="Folder of the state, log, previews and the final RECIPE.safetensors.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps; the recipe's number by default.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="PATH",
+    help="Labelled 32x32 images: parquet, folder with a sub-folder for each class, npz …",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder of the state, log, previews and the final RECIPE.safetensors.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Steps; the recipe's number by default."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="The recipe's by default.")
 @click.option("--seed", type=click.IntRange(min=0), default=0)
 @click.option("--device", default="auto")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; part of what is reproduced.")
-def train(recipe: str, data: Path, out: Path, steps: int | None, batch_size: int | None, seed: int, device: str,
-          threads: int | None) -> None:
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; part of what is reproduced."
+)
+def train(
+    recipe: str,
+    data: Path,
+    out: Path,
+    steps: int | None,
+    batch_size: int | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+) -> None:
     """Train RECIPE (ddpm, cgan or vae) again; continues where an earlier run in the same folder stopped.
 
     \b
@@ -46,7 +68,9 @@ def train(recipe: str, data: Path, out: Path, steps: int | None, batch_size: int
         task = chosen.task(options.steps, place)
         config, _ = task.export()
         training_set = read_training_set(
-            source, resolution=int(str(config.get("resolution", 32))), num_classes=int(str(config["num_classes"]))
+            source,
+            resolution=int(str(config.get("resolution", 32))),
+            num_classes=int(str(config["num_classes"])),
         )
         facts = fit(task, training_set, options, out=out)
         path = out / f"{recipe}.safetensors"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, final
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.extractors.facts import EFFICIENTNET_LITE0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.extractors.weights import fold_batch_norm

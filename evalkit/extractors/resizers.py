@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 

@@ -1,67 +1,28 @@
-"""Generators: the native models, and any object that follows the generator protocol."""
+"""Generators: the native models, and any object that follows the generator protocol.
+
+What there is is known without torch (:mod:`evalkit.generators.facts`); the rest is loaded when it is used.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
-from evalkit.core import Generator
-from evalkit.errors import CheckpointError, UsageError
-from evalkit.generators.checkpoint import read_checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS
-from evalkit.generators.sampling import SamplingOptions
-from evalkit.registry import did_you_mean, import_object
+
+if TYPE_CHECKING:
+    from evalkit.generators.loading import load_generator
+    from evalkit.generators.sampling import SamplingOptions
 
 __all__ = ["GENERATOR_FACTS", "SamplingOptions", "load_generator"]
 
 
-def load_generator(
-    model: str, ckpt: Path | str | None = None, *, options: SamplingOptions | None = None
-) -> Generator:
-    """Build a generator by registered name, or from ``pkg.mod:obj``.
+def __getattr__(name: str) -> object:
+    if name == "load_generator":
+        from evalkit.generators.loading import load_generator  # noqa: PLC0415 - loads torch
 
-    Args:
-        model: a name of :data:`GENERATOR_FACTS`, or ``pkg.mod:obj`` where ``obj`` is a
-            :class:`~evalkit.core.Generator` or a factory of one (called with ``ckpt=`` where it takes it).
-        ckpt: checkpoint file; the bundled one where None.
-        options: sampler, steps, device and dtype.
+        return load_generator
+    if name == "SamplingOptions":
+        from evalkit.generators.sampling import SamplingOptions  # noqa: PLC0415 - loads torch
 
-    Raises:
-        UsageError: unknown model, sampler or missing file.
-        CheckpointError: the checkpoint does not fit.
-    """
-    path = None if ckpt is None else Path(ckpt)
-    if ":" in model:
-        return _from_callable(model, path)
-    if model not in GENERATOR_FACTS:
-        raise UsageError(f"unknown model {model!r}", hint=did_you_mean(model, GENERATOR_FACTS))
-    options = options or SamplingOptions()
-    options.resolve(model)
-    facts = GENERATOR_FACTS[model]
-    checkpoint = read_checkpoint(path or facts.checkpoint)
-    if checkpoint.architecture not in {None, model}:
-        raise CheckpointError(
-            f"the checkpoint is of model {checkpoint.architecture!r}, not {model!r}",
-            hint=f"use --model {checkpoint.architecture}",
-        )
-    build = cast("Callable[..., Generator]", import_object(facts.factory))
-    return build(checkpoint, options)
-
-
-def _from_callable(model: str, ckpt: Path | None) -> Generator:
-    target = import_object(model)
-    if not isinstance(target, Generator) or inspect.isclass(target):
-        if not callable(target):
-            raise UsageError(f"{model!r} is neither a generator nor a factory of one")
-        takes_ckpt = "ckpt" in inspect.signature(target).parameters
-        if ckpt is not None and not takes_ckpt:
-            raise UsageError(f"the factory {model!r} takes no `ckpt`", hint="drop --ckpt, or add the parameter")
-        target = target(ckpt=ckpt) if takes_ckpt else target()
-    if not isinstance(target, Generator):
-        raise UsageError(
-            f"{model!r} gave a {type(target).__name__}, which is no generator",
-            hint="it needs spec, family, num_classes, resolution and generate(seeds, labels=None)",
-        )
-    return target
+        return SamplingOptions
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

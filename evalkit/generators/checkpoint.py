@@ -67,7 +67,10 @@ def save_checkpoint(
 ) -> None:
     """Write floating-point tensors as fp16 (others unchanged) with the configuration in the header."""
     stored = {
-        name: tensor.detach().cpu().to(torch.float16 if tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.detach()
+        .cpu()
+        .to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        .contiguous()
         for name, tensor in tensors.items()
     }
     header = {
@@ -98,7 +101,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if head[:2] in {b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
         return _read_torch(path)
     raise CheckpointError(
-        f"{path} is neither a safetensors file nor a torch state dict", hint="its first bytes fit no known format"
+        f"{path} is neither a safetensors file nor a torch state dict",
+        hint="its first bytes fit no known format",
     )
 
 
@@ -157,7 +161,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def _read_torch(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, weights_only=True, map_location="cpu", mmap=False)
-    except Exception as error:  # noqa: BLE001 - a crafted file can raise anything; all of it is bad input
+    except Exception as error:
         raise _explain(path, error) from error
     tensors, part = _find_tensors(content, path)
     return Checkpoint(tensors=tensors, sha256=file_sha256(path), format="torch", part=part)

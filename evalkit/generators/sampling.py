@@ -68,7 +68,7 @@ class NativeGenerator(ABC):
         self.checkpoint_format = checkpoint.format
         self.checkpoint_sha256 = checkpoint.sha256
         self.network = network.eval().requires_grad_(requires_grad=False)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
         self.evaluations_per_image = 0
         self.parameter_count = sum(p.numel() for p in network.parameters())
 

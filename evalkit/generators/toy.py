@@ -1,4 +1,4 @@
-"""A generator with a closed form: independent Gaussian 8x8 tiles. For tests, and to try a pipeline in seconds.
+"""A generator with a closed form: independent Gaussian 8x8 tiles. For tests and quick trials.
 
 Between two of them, the Fréchet distance on the ``thumbnail`` head of the ``pixels`` extractor is
 ``48 ((mean_a - mean_b)^2 + (std_a - std_b)^2) / 255^2`` up to the rounding to uint8.

@@ -43,7 +43,8 @@ class GeneratedSource:
         images = self.generator.generate(image_seeds(self.base_seed, index), labels=labels)
         if images.ndim != 4 or images.shape[:2] != (len(index), 3) or str(images.dtype) != "torch.uint8":
             raise InvalidInputError(
-                f"the generator returned {images.dtype} {list(images.shape)}, not uint8 [{len(index)}, 3, h, w]",
+                f"the generator returned {images.dtype} {list(images.shape)}, "
+                f"not uint8 [{len(index)}, 3, h, w]",
                 hint="map [-1, 1] to uint8 inside generate(); evalkit never guesses the range",
             )
         return ImageBatch(images=images, index=index, labels=labels)

@@ -1,4 +1,4 @@
-"""DDPM: v-prediction (Salimans & Ho 2022) on the cosine schedule (Nichol & Dhariwal 2021), with label dropout."""
+"""DDPM: v-prediction (Salimans & Ho 2022), cosine schedule (Nichol & Dhariwal 2021), label dropout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DDPMTask:
         self.config, self.total, self.warmup = config, steps, warmup
         self.learning_rate, self.label_dropout, self.bfloat16 = learning_rate, label_dropout, bfloat16
         self.device = torch.device(device)
-        self.network = DenoisingUNet(config).to(self.device, memory_format=torch.channels_last)
+        self.network = DenoisingUNet(config).to(self.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, half_life_images)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=learning_rate, weight_decay=1e-4)
         self.scheduler = DDIMScheduler(

@@ -1,4 +1,4 @@
-"""Conditional GAN: hinge loss (Lim & Ye 2017), two time scales, differentiable augmentation (Zhao et al. 2020)."""
+"""Conditional GAN: hinge loss (Lim & Ye 2017), two time scales, DiffAugment (Zhao et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evalkit.training.loop import MovingAverage
 
 
 class CGANTask:
-    """Trains G and D in turn, one step each; Adam (0, 0.9), learning rates fall linearly over the last half."""
+    """Trains G and D in turn, one step each; Adam (0, 0.9), rates fall linearly over the last half."""
 
     architecture = "cgan"
 
@@ -32,9 +32,9 @@ class CGANTask:
         torch.manual_seed(0)
         self.config, self.total, self.bfloat16 = config, steps, bfloat16
         self.device = torch.device(device)
-        place = {"device": self.device, "memory_format": torch.channels_last}
-        self.generator = CGANGenerator(config).to(**place)
-        self.discriminator = ProjectionDiscriminator(config.num_classes).to(**place)
+        self.generator = CGANGenerator(config).to(self.device).to(memory_format=torch.channels_last)
+        critic = ProjectionDiscriminator(config.num_classes)
+        self.discriminator = critic.to(self.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.generator, half_life_images)
         self.rates = {"generator": generator_rate, "discriminator": discriminator_rate}
         self._optimizers = {

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from evalkit.errors import InvalidInputError
 
 STATE_FILE = "training-state.pt"
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 class TrainingTask(Protocol):
@@ -121,7 +122,9 @@ def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path
         images, labels = data.batch(options, step, rng)
         logged = task.step(images, labels, step=step, rng=rng)
         if not all(np.isfinite(v) for v in logged.values()):
-            raise InvalidInputError(f"training diverged at step {step}: {logged}", hint="lower the learning rate")
+            raise InvalidInputError(
+                f"training diverged at step {step}: {logged}", hint="lower the learning rate"
+            )
         if (step + 1) % 50 == 0:
             bar.set_postfix({k: f"{v:.3g}" for k, v in logged.items()})
             _log(out / "log.csv", step + 1, logged)
@@ -134,13 +137,17 @@ def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path
     _save(task, out / STATE_FILE, step=max(options.steps, start), seconds=seconds)
     task.finish([data.batch(options, s, torch.Generator().manual_seed(s)) for s in range(40)])
     save_grid(task.preview(torch.Generator().manual_seed(0)), out / "preview-final.png")
-    return {"steps": options.steps, "images_seen": options.steps * options.batch_size, "seconds": round(seconds)}
+    return {
+        "steps": options.steps,
+        "images_seen": options.steps * options.batch_size,
+        "seconds": round(seconds),
+    }
 
 
-class MovingAverage:
+class MovingAverage(Generic[NetworkT]):
     """Exponential moving average of a network's weights; buffers are copied."""
 
-    def __init__(self, network: nn.Module, half_life_images: float) -> None:
+    def __init__(self, network: NetworkT, half_life_images: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self.half_life_images = half_life_images
 
@@ -151,8 +158,8 @@ class MovingAverage:
         decay = 0.5 ** (batch_size / half_life)
         for mine, theirs in zip(self.network.parameters(), source.parameters(), strict=True):
             mine.lerp_(theirs, 1.0 - decay)
-        for mine, theirs in zip(self.network.buffers(), source.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, fresh in zip(self.network.buffers(), source.buffers(), strict=True):
+            kept.copy_(fresh)
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:

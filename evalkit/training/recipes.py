@@ -75,7 +75,9 @@ def read_training_set(source: ImageSource, *, resolution: int, num_classes: int)
                 )
             images.append(group.numpy())
         labels.append(np.zeros(len(batch), dtype=np.int64) if batch.labels is None else batch.labels)
-        if num_classes and (batch.labels is None or batch.labels.min() < 0 or batch.labels.max() >= num_classes):
+        if num_classes and (
+            batch.labels is None or batch.labels.min() < 0 or batch.labels.max() >= num_classes
+        ):
             raise InvalidInputError(
                 f"this recipe needs a label 0..{num_classes - 1} for each image",
                 hint="a parquet file with a label column, or a folder with one sub-folder for each class",
@@ -84,7 +86,7 @@ def read_training_set(source: ImageSource, *, resolution: int, num_classes: int)
 
 
 def export(task: TrainingTask, path: Path, facts: dict[str, object]) -> None:
-    """Write the task's averaged weights as an evalkit checkpoint; ``facts`` go to its header and model card."""
+    """Write the task's averaged weights as an evalkit checkpoint with ``facts`` in its header."""
     config, tensors = task.export()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, tensors, architecture=task.architecture, config=config, training=facts)

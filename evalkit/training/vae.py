@@ -35,7 +35,7 @@ class VAETask:
         self.config, self.total, self.bfloat16 = config, steps, bfloat16
         self.learning_rate, self.beta, self.warmup = learning_rate, beta, max(1, int(warmup_fraction * steps))
         self.device = torch.device(device)
-        self.network = ConvVAE(config).to(self.device, memory_format=torch.channels_last)
+        self.network = ConvVAE(config).to(self.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, half_life_images)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=learning_rate, weight_decay=1e-4)
 
@@ -75,8 +75,6 @@ class VAETask:
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Recompute the averaged network's batch-norm statistics on real images, then freeze them."""
         network = self.average.network
-        if not isinstance(network, ConvVAE):
-            raise TypeError("the averaged network must be a ConvVAE")
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
@@ -97,6 +95,4 @@ class VAETask:
     def preview(self, rng: torch.Generator) -> Tensor:
         """Decode 64 draws from the prior."""
         network = self.average.network
-        if not isinstance(network, ConvVAE):
-            raise TypeError("the averaged network must be a ConvVAE")
         return network.decode(torch.randn(64, self.config.latent_dim, generator=rng).to(self.device))

@@ -14,7 +14,9 @@ def _heavy_after(code: str) -> set[str]:
     """Run ``code`` in a fresh interpreter; return which heavy packages it loaded."""
     probe = f"{code}\nimport sys; print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    return set(filter(None, done.stdout.strip().splitlines()[-1].split(","))) if done.stdout.strip() else set()
+    return (
+        set(filter(None, done.stdout.strip().splitlines()[-1].split(","))) if done.stdout.strip() else set()
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,11 @@ def test_ci_takes_its_test_command_from_the_readme():
     extract = re.search(r"line_of\(\) \{.*?\n\}", script, re.DOTALL)
     assert extract
     done = subprocess.run(
-        ["bash", "-c", f"{extract.group(0)}\nline_of test"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", f"{extract.group(0)}\nline_of test"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == _marked("test")
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from evalkit import references
 from evalkit.cli import reference as command
 from evalkit.errors import EvalkitError
-from evalkit.reference_builder import ReferenceBuilder
-from evalkit.reference_file import write_reference
+from evalkit.references.builder import ReferenceBuilder
+from evalkit.references.file import write_reference
 from evalkit.spec import Spec
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
 from evalkit.extractors.weights import check_layout, file_sha256, fold_batch_norm, read_state_dict

@@ -98,7 +98,9 @@ def test_ddim_at_eta_one_is_stochastic_and_repeatable(small):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_class_label_matters_where_there_is_one(small, name):
-    generator = load_generator(name, small[name], options=SamplingOptions(steps=2 if name == "ddpm" else None))
+    generator = load_generator(
+        name, small[name], options=SamplingOptions(steps=2 if name == "ddpm" else None)
+    )
     seeds = image_seeds(0, np.arange(2))
     if not generator.num_classes:
         return

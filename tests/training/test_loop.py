@@ -26,7 +26,9 @@ def _task(name: str):
         "ddpm": lambda: DDPMTask(
             config=DDPMConfig(channels=(16, 16), groups=4, head_dim=8), steps=STEPS, device="cpu", warmup=2
         ),
-        "cgan": lambda: CGANTask(config=CGANConfig(latent_dim=8, channels=(16, 8, 8, 8)), steps=STEPS, device="cpu"),
+        "cgan": lambda: CGANTask(
+            config=CGANConfig(latent_dim=8, channels=(16, 8, 8, 8)), steps=STEPS, device="cpu"
+        ),
         "vae": lambda: VAETask(config=VAEConfig(latent_dim=4, width=8), steps=STEPS, device="cpu"),
     }[name]()
 
@@ -64,7 +66,7 @@ def test_resumed_training_is_identical_and_exports(tmp_path, data, name):
 
 
 @pytest.mark.slow
-def test_a_vae_learns(tmp_path, data):
+def test_a_vae_learns(data):
     task = VAETask(config=VAEConfig(latent_dim=4, width=8), steps=40, device="cpu", bfloat16=False)
     first = task.step(*data.batch(_options(40), 0, torch.Generator()), step=0, rng=torch.Generator())
     for step in range(1, 40):

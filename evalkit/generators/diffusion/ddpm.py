@@ -65,7 +65,7 @@ def denoise(
         sampler: one of :data:`SAMPLERS`.
         steps: number of solver steps.
         eta: DDIM's stochasticity, 0 (deterministic) to 1.
-        guidance: classifier-free guidance scale (Ho & Salimans 2022); 1 is none, otherwise two evaluations a step.
+        guidance: classifier-free guidance scale (Ho & Salimans 2022); unless it is 1, a step evaluates twice.
         generators: one CPU generator for each image; needed by stochastic samplers.
 
     Returns:
@@ -73,7 +73,9 @@ def denoise(
     """
     scheduler = build_scheduler(network.config, sampler)
     scheduler.set_timesteps(steps, device=noise.device)
-    extra: dict[str, Any] = {} if sampler == "dpm-solver++" else {"generator": generators and list(generators)}
+    extra: dict[str, Any] = (
+        {} if sampler == "dpm-solver++" else {"generator": generators and list(generators)}
+    )
     if sampler == "ddim":
         extra["eta"] = eta
     x, evaluations = noise * scheduler.init_noise_sigma, 0

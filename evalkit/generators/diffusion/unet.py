@@ -32,7 +32,7 @@ class DDPMConfig:
 
 
 class DenoisingUNet(nn.Module):
-    """Noisy image, time step and label to the prediction (velocity or noise); label ``num_classes`` is null."""
+    """Noisy image, time step and label to a prediction (velocity or noise); ``num_classes`` is no label."""
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__()

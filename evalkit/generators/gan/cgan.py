@@ -25,7 +25,7 @@ class CGANConfig:
     @property
     def resolution(self) -> int:
         """Height and width in pixels."""
-        return 4 * 2 ** (len(self.channels) - 1)
+        return 4 << (len(self.channels) - 1)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -43,7 +43,8 @@ class ConditionalBatchNorm(nn.Module):
         """Normalise ``[n, c, h, w]`` and scale by the class of each image."""
         normalised: Tensor = self.norm(x)
         gain: Tensor = self.gain(labels)[:, :, None, None]
-        return normalised * gain + self.bias(labels)[:, :, None, None]
+        bias: Tensor = self.bias(labels)[:, :, None, None]
+        return normalised * gain + bias
 
 
 class UpStage(nn.Module):
@@ -92,7 +93,13 @@ class ProjectionDiscriminator(nn.Module):
     def __init__(self, num_classes: int, width: int = 48) -> None:
         super().__init__()
         w = width
-        plan = [(3, w, 3, 1), (w, 2 * w, 4, 2), (2 * w, 4 * w, 4, 2), (4 * w, 4 * w, 3, 1), (4 * w, 8 * w, 4, 2)]
+        plan = [
+            (3, w, 3, 1),
+            (w, 2 * w, 4, 2),
+            (2 * w, 4 * w, 4, 2),
+            (4 * w, 4 * w, 3, 1),
+            (4 * w, 8 * w, 4, 2),
+        ]
         self.body = nn.Sequential(
             *(
                 layer
@@ -110,4 +117,5 @@ class ProjectionDiscriminator(nn.Module):
         """Return one realness score ``[n]`` for each image in [-1, 1]."""
         h: Tensor = self.body(images).sum(dim=(2, 3))
         score: Tensor = self.score(h).squeeze(1)
-        return score + (self.project(labels) * h).sum(dim=1)
+        embedded: Tensor = self.project(labels)
+        return score + (embedded * h).sum(dim=1)

@@ -44,5 +44,3 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> CGAN:
     network = CGANGenerator(build_config(CGANConfig, checkpoint))
     load_weights(network, checkpoint, name="cgan")
     return CGAN(name="cgan", network=network, checkpoint=checkpoint, options=options)
-
-

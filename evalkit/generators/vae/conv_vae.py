@@ -1,4 +1,4 @@
-"""Convolutional variational autoencoder (Kingma & Welling 2014) with a Gaussian decoder of shared variance."""
+"""Convolutional variational autoencoder (Kingma & Welling 2014), Gaussian decoder of shared variance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the body's output to its input."""
-        return x + self.body(x)
+        change: Tensor = self.body(x)
+        return x + change
 
 
 class ConvVAE(nn.Module):
@@ -56,7 +57,11 @@ class ConvVAE(nn.Module):
         self.to_posterior = nn.Linear(flat, 2 * config.latent_dim)
         self.from_latent = nn.Linear(config.latent_dim, flat)
         self.decoder = nn.Sequential(
-            _residual(4 * w), *_up(4 * w, 2 * w), *_up(2 * w, w), *_up(w, w // 2), nn.Conv2d(w // 2, 3, 3, padding=1)
+            _residual(4 * w),
+            *_up(4 * w, 2 * w),
+            *_up(2 * w, w),
+            *_up(w, w // 2),
+            nn.Conv2d(w // 2, 3, 3, padding=1),
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from evalkit.core import IndexArray
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import build_config
 from evalkit.generators.sampling import NativeGenerator, SamplingOptions
-from evalkit.seeding import normal_per_image, per_image_generators
 from evalkit.generators.vae.conv_vae import ConvVAE, VAEConfig
+from evalkit.seeding import normal_per_image, per_image_generators
 
 
 class VAE(NativeGenerator):

@@ -18,7 +18,7 @@ from evalkit.accumulators.bank import FeatureBank
 from evalkit.accumulators.moments import MomentsAccumulator
 from evalkit.core import IndexArray
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
-from evalkit.reference_statistics import Bank, BankDtype, Description, HeadStatistics, Reference
+from evalkit.references.statistics import Bank, BankDtype, Description, HeadStatistics, Reference
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec
 

@@ -14,13 +14,13 @@ import torch
 from numpy.lib import format as npy_format
 
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UnsafeCheckpointError, UsageError
-from evalkit.foreign_statistics import (
+from evalkit.references import load_reference, looks_like_statistics
+from evalkit.references.foreign import (
     is_foreign_statistics,
     read_foreign,
     write_adm_npz,
     write_pytorch_fid_npz,
 )
-from evalkit.references import load_reference, looks_like_statistics
 from evalkit.spec import Spec
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.assets import cache_folder
 from evalkit.errors import NothingMeasuredError, UsageError
-from evalkit.foreign_statistics import is_foreign_statistics, read_foreign
-from evalkit.reference_file import (
+from evalkit.references.file import (
     FORMAT,
     SUFFIX,
     HeadFacts,
@@ -27,14 +26,15 @@ from evalkit.reference_file import (
     read_reference,
     write_reference,
 )
-from evalkit.reference_index import read_index, write_index
-from evalkit.reference_recipes import REGISTERED, ReferenceRecipe
-from evalkit.reference_statistics import Bank, Description, HeadStatistics, Reference
+from evalkit.references.foreign import is_foreign_statistics, read_foreign
+from evalkit.references.index import read_index, write_index
+from evalkit.references.recipes import REGISTERED, ReferenceRecipe
+from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec
 
 if TYPE_CHECKING:
-    from evalkit.reference_builder import ReferenceBuilder
+    from evalkit.references.builder import ReferenceBuilder
 
 __all__ = [
     "FORMAT",
@@ -70,7 +70,7 @@ _DIGEST_LENGTH = 16
 
 def __getattr__(name: str) -> Callable[..., Any]:
     if name == "ReferenceBuilder":  # the one part that loads torch
-        from evalkit.reference_builder import ReferenceBuilder  # noqa: PLC0415
+        from evalkit.references.builder import ReferenceBuilder  # noqa: PLC0415
 
         return ReferenceBuilder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 def bundled_folder() -> Path | None:
     """Return the folder of bundled references: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     candidates = (package / "reference_stats", package.parent / "reference_stats")
     return next((folder for folder in candidates if folder.is_dir()), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.atomic import write_atomically
-from evalkit.reference_file import ReferenceFacts, facts_by_name, file_sha256
+from evalkit.references.file import ReferenceFacts, facts_by_name, file_sha256
 
 INDEX = "INDEX.md"
 _COLUMNS = (

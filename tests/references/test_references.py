@@ -20,8 +20,8 @@ from evalkit.errors import (
     OfflineError,
     UsageError,
 )
-from evalkit.reference_builder import ReferenceBuilder
-from evalkit.reference_file import (
+from evalkit.references.builder import ReferenceBuilder
+from evalkit.references.file import (
     _arrays_sha256,
     encode_reference,
     file_sha256,
@@ -31,8 +31,8 @@ from evalkit.reference_file import (
     unpack_symmetric,
     write_reference,
 )
-from evalkit.reference_recipes import REGISTERED, open_cifar10
-from evalkit.reference_statistics import Bank, HeadStatistics, Reference, checked_moments
+from evalkit.references.recipes import REGISTERED, open_cifar10
+from evalkit.references.statistics import Bank, HeadStatistics, Reference, checked_moments
 from evalkit.spec import Spec
 
 EXTRACTOR = Spec.of("extractor", "pixels", sha256="a" * 64, resizer="area", preset="default")
@@ -180,7 +180,7 @@ def test_a_file_gives_the_reference_back_bit_for_bit(tmp_path: Path, dtype: str)
 
 def test_equal_references_give_equal_bytes_in_any_process(path: Path):
     code = (
-        "import sys; from pathlib import Path; from evalkit.reference_file import *; import hashlib;"
+        "import sys; from pathlib import Path; from evalkit.references.file import *; import hashlib;"
         "print(hashlib.sha256(encode_reference(read_reference(Path(sys.argv[1])))).hexdigest())"
     )
     digest = subprocess.run(

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from evalkit.atomic import write_atomically
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.reference_file import file_sha256
-from evalkit.reference_statistics import Bank, Description, HeadStatistics, Reference, checked_moments
+from evalkit.references.file import file_sha256
+from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference, checked_moments
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
@@ -233,6 +233,6 @@ def _is_torch_archive(names: list[str]) -> bool:
 
 
 def _read_torch(path: Path) -> Arrays:
-    from evalkit.torch_statistics import read_torch_arrays  # noqa: PLC0415 - loads torch
+    from evalkit.references.torch_files import read_torch_arrays  # noqa: PLC0415 - loads torch
 
     return read_torch_arrays(path)

@@ -27,7 +27,7 @@ from safetensors.numpy import load, save
 from evalkit import strict_json
 from evalkit.atomic import write_atomically
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.reference_statistics import Bank, Description, HeadStatistics, Reference, checked_moments
+from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference, checked_moments
 from evalkit.spec import Spec, canonical_json
 
 if TYPE_CHECKING:
