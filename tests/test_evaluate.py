@@ -35,11 +35,11 @@ def reference(tmp_path_factory) -> Path:
     return path
 
 
-def _score(reference: Path, out: Path, **changes) -> RunRecord:
+def _score(real: Path, out: Path, **changes) -> RunRecord:
     settings = {
         "model": TOY,
         "protocol": "pixels",
-        "reference": str(reference),
+        "reference": str(real),
         "num_samples": 256,
         "out": out,
     }

@@ -74,7 +74,8 @@ def train(
         )
         facts = fit(task, training_set, options, out=out)
         path = out / f"{recipe}.safetensors"
-        description = {"recipe": recipe, "data": data.name, "images": len(source), "images_sha256": source.spec.sha256,
+        description = {"recipe": recipe, "data": data.name, "images": len(source),
+                       "images_sha256": source.spec.sha256,
                        "seed": seed, "device": place, "threads": torch.get_num_threads()}  # fmt: skip
         export(task, path, {**description, **facts, "batch_size": options.batch_size})
         console.note(f"wrote {path}; try it: evalkit score --model {recipe} --ckpt {path}")

@@ -12,11 +12,11 @@ HEAVY = ("torch", "torchvision", "diffusers", "pandas", "scipy", "timm", "open_c
 
 def _heavy_after(code: str) -> set[str]:
     """Run ``code`` in a fresh interpreter; return which heavy packages it loaded."""
-    probe = f"{code}\nimport sys; print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+    probe = f"{code}\nimport sys; print('loaded', *(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    return (
-        set(filter(None, done.stdout.strip().splitlines()[-1].split(","))) if done.stdout.strip() else set()
-    )
+    word, *found = done.stdout.splitlines()[-1].split()
+    assert word == "loaded"
+    return set(found)
 
 
 @pytest.mark.parametrize(
