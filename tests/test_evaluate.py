@@ -123,7 +123,7 @@ def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
     def stop() -> int:
         nonlocal batches
         batches += 1
-        return signal.SIGTERM if batches == 140 else 0
+        return signal.SIGTERM if batches == 45 else 0  # 32 batches of the reference, then 13 of 32
 
     request = ScoreRequest(
         model=TOY,
@@ -137,7 +137,7 @@ def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
         run(request, console=Silent(), stop=stop)
     assert caught.value.exit_code == 143
     statuses = [RunRecord.read(path).status for path in (tmp_path / "cut").glob("*.json")]
-    assert statuses in (["partial"], [])
+    assert statuses == ["partial"]
     resumed = run(request, console=Silent())
     assert [r.value for r in resumed.results] == pytest.approx([r.value for r in expected.results], rel=1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def build(
     order = ReferenceOrder(
         about=about, heads=wanted, bank_heads=_names(bank_heads) or wanted, bank_size=bank_size,
         bank_dtype="float16" if bank_dtype == "float16" else "float32",
-        command=" ".join(["evalkit", *sys.argv[1:]]),
+        command=shlex.join(["evalkit", *sys.argv[1:]]),
     )  # fmt: skip
     with signals() as stop, StderrConsole() as console:
 
