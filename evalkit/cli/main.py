@@ -19,6 +19,7 @@ _COMMANDS = {
     "compare": ("evalkit.cli.compare", "Compare records in one table: quality, error bars, images/s."),
     "reference": ("evalkit.cli.reference", "Build, list, show, verify and export references."),
     "train": ("evalkit.cli.train", "Train a bundled model again from images."),
+    "card": ("evalkit.cli.card", "Write the model card of a checkpoint from its records."),
     "list": ("evalkit.cli.listing", "List models, metrics, extractors, references, protocols, samplers."),
     "doctor": ("evalkit.cli.doctor", "Check this machine: versions, device, weights, references."),
 }

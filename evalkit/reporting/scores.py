@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from evalkit.errors import NothingMeasuredError
 from evalkit.record import MetricResult, Performance, RunRecord
-from evalkit.reporting.footnotes import Footnotes, is_frechet, legend
+from evalkit.reporting.footnotes import Footnotes, has_small_sample, is_frechet, is_kernel, legend
 from evalkit.reporting.formatting import (
     ARROWS,
     MISSING,
@@ -32,7 +32,10 @@ def score_table(record: RunRecord) -> Table:
     footnotes = Footnotes()
     counts = Counter(result.metric for result in record.results)
     # The head is named only where one metric read several.
-    rows = tuple(_score_row(r, footnotes, several_heads=counts[r.metric] > 1) for r in record.results)
+    results = record.results
+    if any(map(has_small_sample, results)):  # the kernel distance is unbiased at any number of images
+        results = tuple(sorted(results, key=lambda result: not is_kernel(result.metric)))
+    rows = tuple(_score_row(r, footnotes, several_heads=counts[r.metric] > 1) for r in results)
     levels = sorted({result.ci.level for result in record.results if result.ci})
     level = f"{levels[0]:.0%} interval".replace("%", " %") if len(levels) == 1 else "interval"
     titles = ("value", level, "bias-corrected", "N", "notes")
@@ -44,7 +47,7 @@ def score_table(record: RunRecord) -> Table:
         facts=tuple(_facts(record)),
         legend=legend(record.results, level=level),
         notes=footnotes.notes(),
-        data=tuple(_score_data(record, result) for result in record.results),
+        data=tuple(_score_data(record, result) for result in results),
     )
 
 

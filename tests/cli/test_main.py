@@ -186,6 +186,9 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
 def test_plain_locale_and_no_color():
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "evalkit.cli", "list", "models"], capture_output=True, env=environment, check=True
+        [sys.executable, "-m", "evalkit.cli", "list", "models"],
+        capture_output=True,
+        env=environment,
+        check=True,
     )
     assert b"\x1b[" not in done.stdout

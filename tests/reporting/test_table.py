@@ -92,6 +92,14 @@ def test_small_samples_put_the_kernel_distance_first(make):
     assert [c.title for c in calm.columns[2:4]] == ["fd:x ↓", "kd:x ↓"]
 
 
+def test_small_samples_put_the_kernel_distance_first_in_one_run_too(make):
+    for warnings, first in (([SMALL], "kd:x ↓"), ([], "fd:x ↓")):
+        record = make.record(
+            "a", make.result("fd:x", 1.0, 0.1, warnings=warnings), make.result("kd:x", 0.2, 0.001)
+        )
+        assert score_table(record).rows[0][0].text == first
+
+
 def test_other_warnings_do_not_reorder(make):
     records = [
         make.record("a", make.result("fd", 1.0, warnings=["odd"]), make.result("kd", 1.0, warnings=[SMALL]))

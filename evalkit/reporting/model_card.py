@@ -1,0 +1,74 @@
+"""The Markdown card beside each bundled checkpoint: where it comes from and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from evalkit.record import RunRecord
+from evalkit.reporting.table import render, score_table
+
+_TEMPLATE = """\
+# {{ name }}
+
+{{ title }}. Architecture `{{ architecture }}`, {{ "{:,}".format(parameters) }} parameters, {{ size }} bytes
+of fp16 safetensors; the configuration is in the file's header.
+
+## Data
+
+`{{ training.data }}`: {{ "{:,}".format(training.images) }} images (digest `{{ training.images_sha256 }}`),
+CIFAR-10 (Krizhevsky 2009) re-encoded as JPEG. 32x32 RGB, {{ classes or "no" }} class labels used.
+
+## Compute
+
+{{ "{:,}".format(training.steps) }} steps of {{ training.batch_size }} images
+({{ "{:,}".format(training.images_seen) }} images seen) in {{ "{:,}".format(training.seconds) }} s on
+{{ training.device }} with {{ training.threads }} thread(s), bfloat16 autocast, while the machine did other
+work. Recipe at commit `{{ training.commit }}`:
+
+```sh
+evalkit train {{ training.recipe }} --data {{ training.data }} --out runs/{{ training.recipe }} --threads {{ training.threads }}
+```
+
+## Scores
+{% for record, table in scores %}
+`{{ record.command | join(" ") }}`
+
+{{ table }}
+{%- endfor %}
+## Limits
+
+A small network and little compute: it shows the pipeline and gives a fixed point to compare with. It is no
+state of the art, and no number here is FID.
+"""
+
+
+def model_card(
+    *,
+    name: str,
+    title: str,
+    size: int,
+    parameters: int,
+    classes: int,
+    training: Mapping[str, Any],
+    records: Sequence[RunRecord],
+) -> str:
+    """Return the card; every number in it comes from the checkpoint's header or from ``records``."""
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+    )
+    return environment.from_string(_TEMPLATE).render(
+        name=name,
+        title=title[0].upper() + title[1:],
+        architecture=name,
+        size=f"{size:,}",
+        parameters=parameters,
+        classes=classes,
+        training=training,
+        scores=[(record, render(score_table(record), "md")) for record in records],
+    )
