@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +22,7 @@ from evalkit.generators import SamplingOptions
 from evalkit.metrics import compute_all
 from evalkit.plan import Plan, make_plan
 from evalkit.protocol import EvalProtocol
+from evalkit.provenance import environment
 from evalkit.record import (
     DataInfo,
     Inputs,
@@ -39,7 +38,6 @@ from evalkit.references import Reference
 from evalkit.runtime import resolve_device
 from evalkit.seeding import SEED_SCHEME, stream
 from evalkit.shards import ShardLayout
-from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions, Subject, open_generator, open_images
 from evalkit.throughput import WarmUp, performance, warm_up
 
@@ -306,17 +304,3 @@ def _finished(
         performance=measured,
         sampling=sampling,
     )
-
-
-def environment() -> dict[str, Scalar]:
-    """Return versions and machine: provenance, recorded beside the protocol and never part of it."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy", "pillow")}
-    return {
-        "evalkit": importlib.metadata.version("evalkit"),
-        "python": platform.python_version(),
-        **versions,
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }

@@ -13,9 +13,9 @@ def doctor(output_format: str) -> None:
 
     from evalkit.assets import cache_folder, is_offline  # noqa: PLC0415
     from evalkit.cli.listing import aligned  # noqa: PLC0415
-    from evalkit.evaluate import environment  # noqa: PLC0415 - loads torch
     from evalkit.extractors.inception_weights import cached_weights  # noqa: PLC0415
     from evalkit.generators import GENERATOR_FACTS  # noqa: PLC0415
+    from evalkit.provenance import environment  # noqa: PLC0415 - loads torch
     from evalkit.references import bundled_references  # noqa: PLC0415
     from evalkit.runtime import resolve_device  # noqa: PLC0415
 

@@ -51,6 +51,7 @@ def train(
     import torch  # noqa: PLC0415
 
     from evalkit.cli.console import StderrConsole  # noqa: PLC0415 - loads torch
+    from evalkit.provenance import source_commit  # noqa: PLC0415
     from evalkit.runtime import resolve_device  # noqa: PLC0415
     from evalkit.sources import open_source  # noqa: PLC0415
     from evalkit.training.loop import FitOptions, fit  # noqa: PLC0415
@@ -74,8 +75,15 @@ def train(
         )
         facts = fit(task, training_set, options, out=out)
         path = out / f"{recipe}.safetensors"
-        description = {"recipe": recipe, "data": data.name, "images": len(source),
-                       "images_sha256": source.spec.sha256,
-                       "seed": seed, "device": place, "threads": torch.get_num_threads()}  # fmt: skip
+        description = {
+            "recipe": recipe,
+            "data": data.name,
+            "images": len(source),
+            "images_sha256": source.spec.sha256,
+            "seed": seed,
+            "commit": source_commit(),
+            "device": place,
+            "threads": torch.get_num_threads(),
+        }
         export(task, path, {**description, **facts, "batch_size": options.batch_size})
         console.note(f"wrote {path}; try it: evalkit score --model {recipe} --ckpt {path}")

@@ -29,7 +29,7 @@ CIFAR-10 (Krizhevsky 2009) re-encoded as JPEG. 32x32 RGB, {{ classes or "no" }} 
 work. Recipe at commit `{{ training.commit }}`:
 
 ```sh
-evalkit train {{ training.recipe }} --data {{ training.data }} --out runs/{{ training.recipe }} --threads {{ training.threads }}
+{{ command }}
 ```
 
 ## Scores
@@ -70,5 +70,9 @@ def model_card(
         parameters=parameters,
         classes=classes,
         training=training,
+        command=(
+            f"evalkit train {training['recipe']} --data {training['data']} --out runs/{training['recipe']} "
+            f"--threads {training['threads']}"
+        ),
         scores=[(record, render(score_table(record), "md")) for record in records],
     )

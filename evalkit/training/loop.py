@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 
 STATE_FILE = "training-state.pt"
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -77,6 +77,11 @@ class FitOptions:
     preview_every: int = 1000
     flip: bool = True
 
+    @property
+    def data_order(self) -> dict[str, int]:
+        """What decides which images a step sees; a resumed run must have the same."""
+        return {"batch_size": self.batch_size, "seed": self.seed}
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
@@ -113,7 +118,7 @@ def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path
         Facts for the model card: steps, images seen, and seconds spent over all runs.
     """
     out.mkdir(parents=True, exist_ok=True)
-    start, seconds = _resume(task, out / STATE_FILE)
+    start, seconds = _resume(task, options, out / STATE_FILE)
     clock = saved = time.monotonic()
     bar = tqdm(range(start, options.steps), initial=start, total=options.steps, desc="train", unit="step",
                file=sys.stderr, mininterval=1.0)  # fmt: skip
@@ -132,9 +137,9 @@ def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path
             save_grid(task.preview(torch.Generator().manual_seed(0)), out / f"preview-{step + 1:06d}.png")
         if time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
-            _save(task, out / STATE_FILE, step=step + 1, seconds=seconds + saved - clock)
+            _save(task, options, out / STATE_FILE, step=step + 1, seconds=seconds + saved - clock)
     seconds += time.monotonic() - clock
-    _save(task, out / STATE_FILE, step=max(options.steps, start), seconds=seconds)
+    _save(task, options, out / STATE_FILE, step=max(options.steps, start), seconds=seconds)
     task.finish([data.batch(options, s, torch.Generator().manual_seed(s)) for s in range(40)])
     save_grid(task.preview(torch.Generator().manual_seed(0)), out / "preview-final.png")
     return {
@@ -169,10 +174,15 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:
     Image.fromarray(np.concatenate(rows, axis=1).transpose(1, 2, 0)).save(path)
 
 
-def _resume(task: TrainingTask, path: Path) -> tuple[int, float]:
+def _resume(task: TrainingTask, options: FitOptions, path: Path) -> tuple[int, float]:
     if not path.is_file():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu", mmap=False)
+    if state["data_order"] != options.data_order:
+        raise UsageError(
+            f"{path} was begun with {state['data_order']}, not {options.data_order}",
+            hint="use the same --batch-size and --seed, or another --out",
+        )
     for name, module in task.modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimizer in task.optimizers.items():
@@ -180,13 +190,14 @@ def _resume(task: TrainingTask, path: Path) -> tuple[int, float]:
     return int(state["step"]), float(state["seconds"])
 
 
-def _save(task: TrainingTask, path: Path, *, step: int, seconds: float) -> None:
+def _save(task: TrainingTask, options: FitOptions, path: Path, *, step: int, seconds: float) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         torch.save(
             {
                 "step": step,
                 "seconds": seconds,
+                "data_order": options.data_order,
                 "modules": {name: module.state_dict() for name, module in task.modules.items()},
                 "optimizers": {name: o.state_dict() for name, o in task.optimizers.items()},
             },

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators import load_generator
 from evalkit.generators.diffusion.unet import DDPMConfig
 from evalkit.generators.gan.cgan import CGANConfig
@@ -79,6 +79,12 @@ def test_every_epoch_holds_every_image_once(data):
     seen = [data.batch(options, step, torch.Generator())[0] for step in range(5)]
     rebuilt = torch.cat(seen).add(1).mul(127.5).round().to(torch.uint8).numpy()
     assert {image.tobytes() for image in rebuilt} == {image.tobytes() for image in data.images}
+
+
+def test_a_run_of_another_data_order_is_not_resumed(tmp_path, data):
+    fit(_task("vae"), data, _options(1), out=tmp_path)
+    with pytest.raises(UsageError, match="was begun with"):
+        fit(_task("vae"), data, FitOptions(steps=2, batch_size=4), out=tmp_path)
 
 
 def test_fewer_images_than_a_batch(data):
