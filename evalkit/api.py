@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evalkit.evaluate import Console, ScoreRequest, Silent, run
+from evalkit.console import Console, Silent
+from evalkit.evaluate import run
 from evalkit.generators import SamplingOptions
 from evalkit.record import RunRecord
+from evalkit.request import ScoreRequest
 from evalkit.subjects import ImageOptions
 
 

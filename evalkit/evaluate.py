@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from evalkit import numerics
+from evalkit.console import Console
 from evalkit.core import Extractor, FeatureSet
 from evalkit.errors import UsageError
-from evalkit.extraction import Extracted, Interrupted, Job, Progress, default_batch_size, extract, state_store
+from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract, state_store
 from evalkit.extractors import build_extractor
-from evalkit.generators import SamplingOptions
 from evalkit.metrics import compute_all
 from evalkit.plan import Plan, make_plan
 from evalkit.protocol import EvalProtocol
@@ -35,74 +32,14 @@ from evalkit.record import (
 )
 from evalkit.reference_resolution import resolve_reference
 from evalkit.references import Reference
+from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
 from evalkit.seeding import SEED_SCHEME, stream
 from evalkit.shards import ShardLayout
-from evalkit.subjects import ImageOptions, Subject, open_generator, open_images
+from evalkit.subjects import Subject, open_generator, open_images
 from evalkit.throughput import WarmUp, performance, warm_up
 
 STATE_FOLDER = "state"
-
-
-class Console(Protocol):
-    """Where a run tells how it goes; the default says nothing."""
-
-    def note(self, text: str) -> None:
-        """Show a sentence that the user must see."""
-        ...
-
-    def progress(self, title: str, total: int) -> AbstractContextManager[Progress]:
-        """Show a bar of ``total`` images while the context is open."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def note(self, text: str) -> None:
-        """Drop the sentence."""
-
-    @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Progress]:  # noqa: ARG002 - part of the protocol
-        """Count for nobody."""
-        yield lambda _done: None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest:
-    """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means."""
-
-    model: str | None = None
-    ckpt: Path | None = None
-    images: Path | None = None
-    name: str | None = None
-    reference: str | None = None
-    protocol: str = "auto"
-    metrics: tuple[str, ...] = ()
-    num_samples: int | None = None
-    seed: int = 0
-    batch_size: int | None = None
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    device: str = "auto"
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    image_options: ImageOptions = field(default_factory=ImageOptions)
-    out: Path = Path("evalkit-runs")
-    fresh: bool = False
-    command: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse what cannot work before anything is loaded.
-
-        Raises:
-            UsageError: not exactly one subject, or a number out of range.
-        """
-        if (self.model is None) == (self.images is None):
-            raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
-        if self.images is not None and self.ckpt is not None:
-            raise UsageError("--ckpt belongs to --model, not to --images")
-        for value, flag in ((self.num_samples, "--num-samples"), (self.batch_size, "--batch-size")):
-            if value is not None and value < 1:
-                raise UsageError(f"{flag} must be at least 1, not {value}")
 
 
 def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = lambda: 0) -> RunRecord:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 import evalkit
+from evalkit.console import Silent
 from evalkit.errors import InvalidInputError, NotComparableError, TemporaryError, UsageError
-from evalkit.evaluate import ScoreRequest, Silent, run
+from evalkit.evaluate import run
 from evalkit.extraction import Interrupted
 from evalkit.generators.toy import GaussianTiles
 from evalkit.record import RunRecord
+from evalkit.request import ScoreRequest
 from evalkit.sample_files import write_samples
 from evalkit.seeding import image_seeds
 

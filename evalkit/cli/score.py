@@ -153,8 +153,8 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
 def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str, Any]) -> list[Any]:
     import sys  # noqa: PLC0415
 
-    from evalkit.evaluate import ScoreRequest  # noqa: PLC0415 - loads torch
     from evalkit.generators import SamplingOptions  # noqa: PLC0415
+    from evalkit.request import ScoreRequest  # noqa: PLC0415 - loads torch
     from evalkit.sources import DecodePolicy  # noqa: PLC0415
     from evalkit.subjects import ImageOptions  # noqa: PLC0415
 

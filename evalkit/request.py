@@ -1,0 +1,48 @@
+"""What a run of ``evalkit score`` was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.errors import UsageError
+from evalkit.generators import SamplingOptions
+from evalkit.subjects import ImageOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means."""
+
+    model: str | None = None
+    ckpt: Path | None = None
+    images: Path | None = None
+    name: str | None = None
+    reference: str | None = None
+    protocol: str = "auto"
+    metrics: tuple[str, ...] = ()
+    num_samples: int | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    device: str = "auto"
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    image_options: ImageOptions = field(default_factory=ImageOptions)
+    out: Path = Path("evalkit-runs")
+    fresh: bool = False
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is loaded.
+
+        Raises:
+            UsageError: not exactly one subject, or a number out of range.
+        """
+        if (self.model is None) == (self.images is None):
+            raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
+        if self.images is not None and self.ckpt is not None:
+            raise UsageError("--ckpt belongs to --model, not to --images")
+        for value, flag in ((self.num_samples, "--num-samples"), (self.batch_size, "--batch-size")):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} must be at least 1, not {value}")
