@@ -227,18 +227,26 @@ class Metric(ABC):
     """A named protocol from features to a :class:`~evalkit.spec.Score`; it never owns a network.
 
     ``laws`` names the properties that hold for it; the contract tests prove each and refuse an empty set.
+    ``needs_bank`` says that moments of the reference are not enough. A run asks for this and for
+    ``minimum_images`` before it samples anything.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     better: ClassVar[Better]
     needs_reference: ClassVar[bool]
+    needs_bank: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]]
 
     @property
     @abstractmethod
     def spec(self) -> Spec:
         """Name and every parameter that can move the number."""
+
+    @property
+    def minimum_images(self) -> int:
+        """Fewest images of each side whose features it reads one by one."""
+        return 2
 
     @property
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,13 +59,15 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
         device=str(device),
     )
     layout = ShardLayout(len(subject.source))
-    reference = _reference(request, plan, extractor, device=device, console=console, stop=stop)
-    record = _started(request, plan, subject, extractor=extractor, reference=reference)
+    record = _started(request, plan, subject, extractor=extractor)
     path = request.out / f"{record.run_id}.json"
     record.write(path)
-    job = _job(request, subject, plan, extractor=extractor, layout=layout, device=device)
     try:
-        warm = warm_up(subject.generator, device) if subject.generator else None
+        reference = _reference(request, plan, extractor, device=device, console=console, stop=stop)
+        plan = plan.feasible(images=layout.count, reference=reference, notify=console.note)
+        record = replace(record, data=_data(reference))
+        job = _job(request, subject, plan, extractor=extractor, layout=layout, device=device)
+        warm = warm_up(subject.source, device) if subject.generator else None
         with console.progress(_title(subject), layout.count) as progress:
             extracted = extract(job, progress=progress, stop=stop)
         console_warnings(extracted, console)
@@ -143,8 +144,6 @@ def _job(
     device: torch.device,
 ) -> Job:  # fmt: skip
     store = state_store(request.out / STATE_FOLDER, subject.source, extractor, layout)
-    if request.fresh and store.folder.is_dir():
-        shutil.rmtree(store.folder)
     return Job(
         source=subject.source,
         extractor=extractor,
@@ -153,6 +152,7 @@ def _job(
         store=store,
         batch_size=request.batch_size or default_batch_size(device),
         device=device,
+        fresh=request.fresh,
     )
 
 
@@ -160,26 +160,34 @@ def _title(subject: Subject) -> str:
     return f"{'sampling' if subject.generator else 'reading'} {subject.info.id}"
 
 
-def _started(
-    request: ScoreRequest, plan: Plan, subject: Subject, *, extractor: Extractor, reference: Reference | None
-) -> RunRecord:
-    protocol = _protocol(plan, subject, extractor=extractor, reference=reference, image_size=None)
+def _data(reference: Reference | None) -> DataInfo:
+    return DataInfo(
+        dataset=reference.dataset if reference else "none",
+        split=reference.split if reference else None,
+        resolution=reference.resolution if reference else None,
+        reference_sha256=reference.sha256 if reference else None,
+        n_ref=reference.count if reference else 0,
+    )
+
+
+def _started(request: ScoreRequest, plan: Plan, subject: Subject, *, extractor: Extractor) -> RunRecord:
+    protocol = _protocol(plan, subject, extractor=extractor, reference=None, image_size=None)
     return RunRecord(
         status="started",
         model=subject.info,
-        data=DataInfo(
-            dataset=reference.dataset if reference else "none",
-            split=reference.split if reference else None,
-            resolution=reference.resolution if reference else None,
-            reference_sha256=reference.sha256 if reference else None,
-            n_ref=reference.count if reference else 0,
-        ),
+        data=_data(None),
         sampling=subject.sampling,
         protocol=protocol,
         inputs=Inputs(found=subject.found, used=len(subject.source), rejected=subject.rejected),
         env=environment(),
         command=tuple(redact_command(list(request.command))),
     )
+
+
+def _blocks(extracted: Extracted, head: str, *, role: str, drawn: bool) -> FeatureSet:
+    """Independent draws are cut as they come; files at random, but logits keep their order for the splits."""
+    keep_order = drawn or role == "logits"
+    return extracted.in_contiguous_blocks(head) if keep_order else extracted.in_shuffled_blocks(head)
 
 
 def _protocol(
@@ -209,11 +217,21 @@ def _finished(
     record: RunRecord, plan: Plan, subject: Subject, *, extracted: Extracted, extractor: Extractor,
     reference: Reference | None, warm: WarmUp | None, device: torch.device,
 ) -> RunRecord:  # fmt: skip
-    blocks = extracted.in_contiguous_blocks if subject.generator else extracted.in_shuffled_blocks
-    features: dict[str, FeatureSet] = {head: blocks(head) for head in plan.heads}
+    features = {
+        (head, role): _blocks(extracted, head, role=role, drawn=subject.generator is not None)
+        for head, role in {(head, metric.head) for metric, head in plan.metrics}
+    }
     scores = compute_all(
-        [(metric, features[head], reference.head(head) if reference and metric.needs_reference else None)
-         for metric, head in plan.metrics],
+        [
+            (
+                metric,
+                features[head, metric.head],
+                reference.head(head, dimension=extractor.heads[head])
+                if reference and metric.needs_reference
+                else None,
+            )
+            for metric, head in plan.metrics
+        ],
         rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
     )  # fmt: skip
     results = tuple(
@@ -222,16 +240,12 @@ def _finished(
     )
     measured: tuple[Performance, ...] = ()
     sampling = subject.sampling
-    if subject.generator:
-        speed = performance(
-            extracted,
-            generator=subject.generator,
-            warm=warm,
-            device=device,
-            dtype=subject.info.dtype or "float32",
-        )
-        measured = (speed,)
-        sampling = replace(sampling, nfe=speed.nfe) if sampling else None
+    if subject.generator and warm:
+        dtype = subject.info.dtype or "float32"
+        speed = performance(extracted, generator=subject.generator, warm=warm, device=device, dtype=dtype)
+        measured = (speed,) if speed else ()
+        evaluations = getattr(subject.generator, "evaluations_per_image", None)
+        sampling = replace(sampling, nfe=evaluations or None) if sampling else None
     return replace(
         record,
         protocol=_protocol(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from evalkit.core import Extractor, Metric
-from evalkit.errors import UsageError
+from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError, UsageError
 from evalkit.extractors import FACTS
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.metrics import METRICS
 from evalkit.protocol import PROTOCOLS, Preset, metric_label
-from evalkit.references import at_hand
+from evalkit.redaction import redact_command
+from evalkit.references import Reference, at_hand
 
 DEFAULT_REFERENCES = {"efficientnet-lite0": "cifar10-jpeg-train", "inception-v3": "cifar10"}
 """What the bundled models are measured against unless told otherwise; nothing else has a default."""
@@ -37,6 +39,11 @@ class PlanRequest(Protocol):
         """Weights files by extractor."""
         ...
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -45,10 +52,12 @@ class Plan:
     Attributes:
         preset: the protocol.
         metrics: each metric with the head it reads, headline first.
+        explicit: the user named the metrics, so that none may be left out.
     """
 
     preset: Preset
     metrics: tuple[tuple[Metric, str], ...]
+    explicit: bool = False
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -81,6 +90,32 @@ class Plan:
             hint="--reference NAME (see `evalkit list references`) or --reference FOLDER of real images",
         )
 
+    def feasible(self, *, images: int, reference: Reference | None, notify: Callable[[str], None]) -> Plan:
+        """Return the plan without what these images and this reference cannot give.
+
+        Raises:
+            InvalidInputError: too few images for a metric that was named, or for all of them.
+            NothingMeasuredError: the reference lacks what such a metric reads.
+        """
+        facts = FACTS[self.preset.extractor]
+        kept: list[tuple[Metric, str]] = []
+        problem: EvalkitError | None = None
+        for metric, head in self.metrics:
+            try:
+                _check_feasible(
+                    metric, head, dimension=facts.dimensions(head), images=images, reference=reference
+                )
+            except (InvalidInputError, NothingMeasuredError) as error:
+                if self.explicit:
+                    raise
+                problem = error
+                notify(f"left out {metric.name}: {error.message}")
+            else:
+                kept.append((metric, head))
+        if not kept and problem is not None:
+            raise problem
+        return replace(self, metrics=tuple(kept))
+
     def label(self, metric: Metric, head: str, extractor: Extractor) -> str:
         """Return the printed name of a metric; see :func:`~evalkit.protocol.metric_label`."""
         return metric_label(
@@ -90,6 +125,22 @@ class Plan:
             preset=self.preset.extractor_preset,
             sha256=extractor.spec.sha256 or "",
             published=extractor.published,
+        )
+
+
+def _check_feasible(
+    metric: Metric, head: str, *, dimension: int, images: int, reference: Reference | None
+) -> None:
+    fewest = metric.minimum_images
+    if images < fewest:
+        raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {images}")
+    if not metric.needs_reference or reference is None:
+        return
+    statistics = reference.head(head, dimension=dimension)
+    kept = len(statistics.bank) if metric.needs_bank else fewest
+    if kept < fewest:
+        raise InvalidInputError(
+            f"{metric.name} needs at least {fewest} reference features, {reference.name!r} keeps {kept}"
         )
 
 
@@ -113,23 +164,34 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
     for chosen in preset.select(request.metrics):
         facts.dimensions(chosen.head)
         metrics.append((METRICS[chosen.metric](**dict(chosen.params)), chosen.head))
-    return Plan(preset=preset, metrics=tuple(metrics))
+    return Plan(preset=preset, metrics=tuple(metrics), explicit=bool(request.metrics))
 
 
 def _auto(request: PlanRequest, notify: Callable[[str], None]) -> Preset:
     standard, embedded = PROTOCOLS["standard"], PROTOCOLS["embedded"]
     reference = request.reference or DEFAULT_REFERENCES["inception-v3"]
     weights_here = "inception-v3" in request.weights or _inception_at_hand()
-    if weights_here and at_hand(reference, extractor="inception-v3"):
+    resizer = FACTS["inception-v3"].preset(standard.extractor_preset)[1].resizer
+    if weights_here and at_hand(reference, extractor="inception-v3", resizer=resizer):
         notify("protocol: standard (InceptionV3 weights and the reference are at hand)")
         return standard
     missing = "the InceptionV3 weights" if not weights_here else f"InceptionV3 statistics of {reference!r}"
     notify(
         f"protocol: EMBEDDED (EfficientNet-Lite0 features). These scores are not FID and do not compare with "
-        f"published ones: {missing} are not on this machine. To use the standard protocol, which fetches "
-        "them: add --protocol standard"
+        f"published ones: {missing} are not on this machine. The standard protocol fetches what it needs:\n"
+        f"    {standard_command(request)}"
     )
     return embedded
+
+
+def standard_command(request: PlanRequest) -> str:
+    """Return the command that measures the same subject under ``standard``."""
+    words = list(redact_command(list(request.command))) or ["evalkit", "score"]
+    for flag in ("--protocol", "--reference"):
+        if flag in words:
+            del words[words.index(flag) : words.index(flag) + 2]
+    reference = request.reference if request.reference and Path(request.reference).exists() else None
+    return shlex.join([*words, "--protocol", "standard", *(["--reference", reference] if reference else [])])
 
 
 def _inception_at_hand() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from evalkit.core import Extractor, ImageSource
-from evalkit.errors import UsageError
+from evalkit.errors import NotComparableError, UsageError
 from evalkit.extraction import Extracted, Job, default_batch_size, state_store
 from evalkit.references import (
     REGISTERED,
@@ -132,7 +132,19 @@ def resolve_reference(
         )
     reference = load_reference(name, extractor=extractor.spec)
     reference.check_extractor(extractor.spec)
+    if reference.extractor is None and extractor.spec.name != "inception-v3":
+        raise NotComparableError(
+            f"{name} holds statistics of another tool, which are InceptionV3's, not {extractor.spec.name}'s",
+            hint="add --protocol standard (or pytorch-fid, clean-fid, adm: as the file was made)",
+        )
     return reference
+
+
+def images_identity(source: ImageSource) -> str:
+    """Return the content's digest; where decoding was told to change pixels, the digest of the whole spec."""
+    spec = source.spec
+    plain = spec.sha256 is not None and {name for name, _ in spec.params} <= {"count"}
+    return spec.sha256 if plain and spec.sha256 else spec.digest()
 
 
 def build_reference(
@@ -173,7 +185,7 @@ def build_reference(
         dataset=about.dataset,
         split=about.split,
         resolution=size[0] if size and size[0] == size[1] else None,
-        images_sha256=source.spec.sha256 or source.spec.digest(),
+        images_sha256=images_identity(source),
         extractor=extractor.spec,
         class_names=about.class_names,
         command=order.command,

@@ -41,6 +41,10 @@ class ScoreRequest:
         """
         if (self.model is None) == (self.images is None):
             raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, not {self.seed}")
+        if self.images is not None and self.sampling != SamplingOptions():
+            raise UsageError("--sampler, --steps, --guidance, --eta and --dtype belong to --model")
         if self.images is not None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")
         for value, flag in ((self.num_samples, "--num-samples"), (self.batch_size, "--batch-size")):

@@ -78,8 +78,11 @@ class ShardStore:
 
     folder: Path
 
-    def read(self, shard: int, heads: frozenset[str]) -> tuple[ShardResult | None, str | None]:
-        """Return a whole shard that has all ``heads`` (or None), and a warning where a file was damaged."""
+    def read(self, shard: int, count: int) -> tuple[ShardResult | None, str | None]:
+        """Return the whole shard of ``count`` images (or None), and a warning where a file was damaged.
+
+        The last shard of a smaller run has fewer images: it is no shard of this one.
+        """
         warning = None
         for path in sorted(self.folder.glob(f"{shard:06d}-*.safetensors")):
             content = path.read_bytes()
@@ -88,9 +91,14 @@ class ShardStore:
                 path.unlink(missing_ok=True)
                 continue
             result = _decode(content)
-            if result is not None and heads <= set(result.features):
+            if result is not None and all(len(rows) == count for rows in result.features.values()):
                 return result, None
         return None, warning
+
+    def clear(self) -> None:
+        """Remove every shard."""
+        for path in self.folder.glob("*.safetensors"):
+            path.unlink(missing_ok=True)
 
     def write(self, shard: int, result: ShardResult) -> None:
         """Write a shard atomically, replacing files of the same shard.

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 
 from evalkit.core import Generator, ImageSource
-from evalkit.errors import InvalidInputError, UsageError
-from evalkit.generators import SamplingOptions, load_generator
+from evalkit.errors import InvalidInputError
+from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
+from evalkit.generators.checkpoint import file_sha256
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
 from evalkit.seeding import SEED_SCHEME, image_seeds
 from evalkit.sources import DecodePolicy, open_source
@@ -54,11 +55,13 @@ def open_generator(
         UsageError: unknown model or sampler, or an id that is no identifier.
         CheckpointError: the checkpoint does not fit.
     """
-    if seed < 0:
-        raise UsageError(f"--seed must not be negative, not {seed}")
-    identifier = check_identifier(name or (f"{model}@{ckpt.stem}" if ckpt else model))
+    derived = f"{model}@{plain(ckpt.stem)}" if ckpt else model
+    identifier = check_identifier(name or derived)
     generator = load_generator(model, ckpt, options=options)
-    source = GeneratedSource(generator, count, seed)
+    native = model in GENERATOR_FACTS
+    # A callable's own spec may say little; where it is imported from and its checkpoint tell it apart.
+    digest = file_sha256(ckpt) if ckpt and not native else generator.spec.sha256
+    source = GeneratedSource(generator, count, seed, origin="" if native else f"{model} {digest or ''}")
     first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
     settings = dict(generator.spec.params)
     steps, guidance = settings.get("steps"), settings.get("guidance")
@@ -74,9 +77,9 @@ def open_generator(
         id=identifier,
         family=generator.family,
         format=getattr(generator, "checkpoint_format", "callable"),
-        sha256=generator.spec.sha256,
+        sha256=digest,
         n_params=getattr(generator, "parameter_count", None),
-        dtype=options.dtype,
+        dtype=options.dtype if native else None,
     )
     return Subject(info=info, source=source, found=count, generator=generator, sampling=sampling)
 
@@ -121,7 +124,11 @@ def open_images(
 
 
 def identifier_from(path: Path) -> str:
-    """Return the file or folder name with everything that is no identifier replaced."""
+    """Return the file or folder name as an identifier."""
     name = path.resolve().name
-    stem = name if path.is_dir() else name.partition(".")[0]
-    return re.sub(r"[^A-Za-z0-9._+@-]", "-", stem).lstrip("._+@-")[:100] or "images"
+    return plain(name if path.is_dir() else name.partition(".")[0])
+
+
+def plain(text: str) -> str:
+    """Return ``text`` with everything replaced that cannot stand in an identifier."""
+    return re.sub(r"[^A-Za-z0-9._+@-]", "-", text).lstrip("._+@-")[:100] or "unnamed"

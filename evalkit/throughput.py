@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from evalkit.core import Generator
+from evalkit.core import Generator, ImageSource
 from evalkit.extraction import Extracted, synchronise
 from evalkit.record import Performance
-from evalkit.seeding import balanced_labels, image_seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +29,39 @@ class WarmUp:
     flops: int
 
 
-def warm_up(generator: Generator, device: torch.device) -> WarmUp:
+def warm_up(source: ImageSource, device: torch.device) -> WarmUp:
     """Sample one image twice: once against the clock, once counting operations."""
     index = np.zeros(1, dtype=np.int64)
-    labels = balanced_labels(0, index, generator.num_classes) if generator.num_classes else None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    generator.generate(image_seeds(0, index), labels=labels)
+    source.read(index)
     synchronise(device)
     seconds = time.perf_counter() - start
     with FlopCounterMode(display=False) as counter:
-        generator.generate(image_seeds(0, index), labels=labels)
+        source.read(index)
     return WarmUp(seconds=seconds, flops=int(counter.get_total_flops()))
 
 
 def performance(
-    extracted: Extracted, *, generator: Generator, warm: WarmUp | None, device: torch.device, dtype: str
-) -> Performance:
+    extracted: Extracted, *, generator: Generator, warm: WarmUp, device: torch.device, dtype: str
+) -> Performance | None:
     """Summarise the batches of a run in the ``offline`` scenario.
 
-    ms per image is the batch's time divided by its images; p50 and p90 are over batches.
+    ms per image is the batch's time divided by its images; p50 and p90 are over batches. Shards that an
+    earlier run computed count where it ran on the same device with as many threads; None where none did.
     """
+    here = (str(device), torch.get_num_threads())
     batches = [
         (images, read, extract)
         for shard in extracted.shards
+        if (shard.facts["device"], shard.facts["threads"]) == here
         for images, read, extract in zip(
             shard.facts["images"], shard.facts["read_seconds"], shard.facts["extract_seconds"], strict=True
         )
     ]
+    if not batches:
+        return None
     images = np.array([b[0] for b in batches])
     reading = np.array([b[1] for b in batches])
     extracting = np.array([b[2] for b in batches])
@@ -69,20 +74,20 @@ def performance(
         latency_p99_ms=None,
         nfe=getattr(generator, "evaluations_per_image", None) or None,
         parameters=getattr(generator, "parameter_count", None),
-        flops_per_image=warm.flops if warm and warm.flops else None,
+        flops_per_image=warm.flops or None,
         peak_memory_bytes=peak_memory(device),
         energy_per_image_joule=None,
         batch_size=int(images.max()),
         images=int(images.sum()),
         device=str(device),
         dtype=dtype,
-        warmup_seconds=warm.seconds if warm else None,
+        warmup_seconds=warm.seconds,
         extraction_throughput=float(images.sum() / extracting.sum()),
     )
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use so far: of the device's allocator, or of the process on a CPU."""
+    """Return the most bytes in use since the warm-up: of the device, or of the whole process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,14 +14,24 @@ import pytest
 
 import evalkit
 from evalkit.console import Silent
-from evalkit.errors import InvalidInputError, NotComparableError, TemporaryError, UsageError
+from evalkit.errors import (
+    InvalidInputError,
+    NotComparableError,
+    NothingMeasuredError,
+    TemporaryError,
+    UsageError,
+)
 from evalkit.evaluate import run
 from evalkit.extraction import Interrupted
+from evalkit.extractors import build_extractor
 from evalkit.generators.toy import GaussianTiles
 from evalkit.record import RunRecord
+from evalkit.references import ReferenceBuilder, write_reference
 from evalkit.request import ScoreRequest
 from evalkit.sample_files import write_samples
 from evalkit.seeding import image_seeds
+from evalkit.sources import DecodePolicy
+from evalkit.subjects import ImageOptions
 
 TOY = "evalkit.generators.toy:make"
 
@@ -170,13 +180,6 @@ def test_a_killed_process_resumes_to_the_identical_value(tmp_path, reference):
 
 
 def test_a_flipped_byte_in_the_state_is_computed_again(tmp_path, reference):
-    class Notes(Silent):
-        def __init__(self):
-            self.notes = []
-
-        def note(self, text):
-            self.notes.append(text)
-
     expected = _values(_score(reference, tmp_path))
     path = sorted((tmp_path / "state").glob("*-16/*.safetensors"))[2]
     content = bytearray(path.read_bytes())
@@ -211,6 +214,103 @@ def test_metrics_can_be_added_later_without_sampling_again(tmp_path, reference):
         assert len(calls) <= 2  # the warm-up
 
 
+def test_another_count_never_reuses_a_short_shard(tmp_path, reference):
+    fresh = {n: _score(reference, tmp_path / str(n), num_samples=n, metrics=["fd"]) for n in (100, 120)}
+    for count in (100, 120, 100):
+        again = _score(reference, tmp_path / "shared", num_samples=count, metrics=["fd"])
+        assert _values(again) == _values(fresh[count])
+
+
+def test_heads_asked_for_in_turn_are_kept(tmp_path, reference, monkeypatch):
+    calls = []
+    original = GaussianTiles.generate
+    monkeypatch.setattr(GaussianTiles, "generate", lambda *a, **k: calls.append(1) or original(*a, **k))
+    for metrics, sampled in ((["fd"], True), (["fd@pixels"], True), (["fd"], False), (["fd@pixels"], False)):
+        calls.clear()
+        _score(reference, tmp_path, metrics=metrics)
+        assert (len(calls) > 2) == sampled  # two calls are the warm-up
+
+
+def test_a_callable_is_told_apart_by_its_checkpoint(tmp_path, reference, monkeypatch):
+    module = tmp_path / "shifted_tiles.py"
+    module.write_text(
+        "from evalkit.generators.toy import GaussianTiles\n"
+        "from evalkit.spec import Spec\n"
+        "class Shifted(GaussianTiles):\n"
+        "    spec = property(lambda self: Spec.of('generator', 'mine'))\n"
+        "def make(ckpt):\n"
+        "    return Shifted(mean=float(ckpt.read_text()))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = []
+    for mean in (128.0, 160.0):
+        path = tmp_path / f"mean {mean}.txt"
+        path.write_text(str(mean))
+        record = _score(reference, tmp_path / "out", model="shifted_tiles:make", ckpt=path, metrics=["fd"])
+        assert record.model.sha256 is not None
+        values.append(record.results[0].value)
+    assert values[1] > 10 * values[0]
+
+
+@pytest.mark.parametrize("as_reference", [False, True])
+def test_how_transparency_is_decoded_is_part_of_the_identity(tmp_path, reference, as_reference):
+    from PIL import Image
+
+    folder, rng = tmp_path / "rgba", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 4), dtype=np.uint8), "RGBA").save(
+            folder / f"{number}.png"
+        )
+    records = []
+    for alpha in ("white", "black"):
+        options = ImageOptions(policy=DecodePolicy(alpha=alpha))
+        side = (
+            {"reference": str(folder)}
+            if as_reference
+            else {"model": None, "images": folder, "num_samples": 30}
+        )
+        records.append(_score(reference, tmp_path / "out", image_options=options, metrics=["fd"], **side))
+    assert records[0].results[0].value != records[1].results[0].value
+    prints = {record.protocol.fingerprint for record in records}
+    assert len(prints) == (2 if as_reference else 1)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_what_a_reference_cannot_give_is_left_out_before_sampling(tmp_path):
+    moments = tmp_path / "moments.npz"
+    np.savez(moments, mu=np.full(48, 0.5), sigma=np.eye(48) * 0.006)
+    console = Notes()
+    with pytest.raises(NotComparableError):  # the foreign file is InceptionV3's by definition
+        _score(moments, tmp_path, console=console)
+    builder = ReferenceBuilder({"thumbnail": 48}, bank_size=0)
+    rng = np.random.default_rng(0)
+    builder.update({"thumbnail": rng.random((200, 48), dtype=np.float32)}, np.arange(200))
+    bare = builder.build(
+        name="bare", title="bare", dataset="bare", split=None, resolution=32, images_sha256="0" * 64,
+        extractor=build_extractor("pixels").spec,
+    )  # fmt: skip
+    write_reference(bare, tmp_path / "bare.safetensors")
+    record = _score(tmp_path / "bare.safetensors", tmp_path, console=console)
+    assert [result.metric for result in record.results] == ["fd:pixels", "is:pixels"]
+    assert any("left out kd" in note for note in console.notes)
+    with pytest.raises(NothingMeasuredError):
+        _score(tmp_path / "bare.safetensors", tmp_path, metrics=["kd"])
+
+
+def test_a_callable_that_fails_is_named(tmp_path, reference, monkeypatch):
+    monkeypatch.setattr(GaussianTiles, "generate", lambda *_args, **_flags: 1 / 0)
+    with pytest.raises(InvalidInputError, match="toy:make failed: ZeroDivisionError"):
+        _score(reference, tmp_path / "fresh")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -226,6 +326,9 @@ def test_metrics_can_be_added_later_without_sampling_again(tmp_path, reference):
         ({"reference": "cifar10-jpeg-tran"}, UsageError, "no reference, file or folder"),
         ({"name": "=HYPERLINK()"}, UsageError, "not an identifier"),
         ({"seed": -1}, UsageError, "negative"),
+        ({"sampling": evalkit.SamplingOptions(steps=3)}, UsageError, "do not reach a callable"),
+        ({"model": "ddpm", "sampling": evalkit.SamplingOptions(eta=7.0)}, UsageError, "takes no --eta"),
+        ({"model": "vae", "sampling": evalkit.SamplingOptions(guidance=3.0)}, UsageError, "no --guidance"),
         ({"weights": {"inception-v3": "x"}}, UsageError, "not used"),
     ],
 )

@@ -113,6 +113,15 @@ weights_option = click.option(
     default="refuse",
     help="What to do with transparent pixels.",
 )
+@click.option("--cmyk", type=click.Choice(["refuse", "convert"]), default="refuse", help="CMYK images.")
+@click.option("--animated", type=click.Choice(["refuse", "first"]), default="refuse", help="Several frames.")
+@click.option(
+    "--orientation",
+    type=click.Choice(["refuse", "apply", "ignore"]),
+    default="refuse",
+    help="EXIF orientation other than upright.",
+)
+@click.option("--max-pixels", type=click.IntRange(min=1), default=64_000_000, help="Largest image.")
 @click.option(
     "--on-bad", type=click.Choice(["fail", "skip"]), default="fail", help="Images that cannot be read."
 )
@@ -169,7 +178,9 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
         **{key: flags.pop(key) for key in ("sampler", "steps", "guidance", "eta", "dtype")}
     )
     images = ImageOptions(
-        policy=DecodePolicy(alpha=flags.pop("alpha")),
+        policy=DecodePolicy(
+            **{key: flags.pop(key) for key in ("alpha", "cmyk", "animated", "orientation", "max_pixels")}
+        ),
         **{key: flags.pop(key) for key in ("workers", "on_bad", "max_bad")},
     )
     shared = {**flags, "sampling": sampling, "image_options": images, "command": ("evalkit", *sys.argv[1:])}

@@ -66,7 +66,7 @@ def train(
     )
     with StderrConsole() as console:
         source = open_source(data)
-        task = chosen.task(options.steps, place)
+        task = chosen.task(options.steps, place, seed)
         config, _ = task.export()
         training_set = read_training_set(
             source,

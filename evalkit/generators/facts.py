@@ -15,6 +15,7 @@ class SamplerFacts:
     name: str
     default_steps: int | None
     title: str
+    takes_eta: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class GeneratorFacts:
     title: str
     factory: str
     samplers: tuple[SamplerFacts, ...]
+    takes_guidance: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -64,9 +66,10 @@ GENERATOR_FACTS: dict[str, GeneratorFacts] = {
             factory="evalkit.generators.diffusion.sampling:build",
             samplers=(
                 SamplerFacts("dpm-solver++", 20, "second-order multistep, deterministic (Lu et al. 2022)"),
-                SamplerFacts("ddim", 50, "deterministic at eta 0 (Song et al. 2021)"),
+                SamplerFacts("ddim", 50, "deterministic at eta 0 (Song et al. 2021)", takes_eta=True),
                 SamplerFacts("ancestral", 1000, "the original stochastic sampler (Ho et al. 2020)"),
             ),
+            takes_guidance=True,
         ),
     )
 }

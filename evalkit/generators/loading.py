@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from evalkit.core import Generator
-from evalkit.errors import CheckpointError, UsageError
+from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.generators.checkpoint import read_checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS
 from evalkit.generators.sampling import SamplingOptions
@@ -32,6 +33,12 @@ def load_generator(
     """
     path = None if ckpt is None else Path(ckpt)
     if ":" in model:
+        chosen = options or SamplingOptions()
+        if chosen != SamplingOptions(device=chosen.device):
+            raise UsageError(
+                "--sampler, --steps, --guidance, --eta and --dtype do not reach a callable",
+                hint="set them inside the factory",
+            )
         return _from_callable(model, path)
     if model not in GENERATOR_FACTS:
         raise UsageError(f"unknown model {model!r}", hint=did_you_mean(model, GENERATOR_FACTS))
@@ -45,11 +52,20 @@ def load_generator(
             hint=f"use --model {checkpoint.architecture}",
         )
     build = cast("Callable[..., Generator]", import_object(facts.factory))
-    return build(checkpoint, options)
+    try:
+        return build(checkpoint, options)
+    except (TypeError, ValueError, NotImplementedError, ZeroDivisionError) as error:
+        # What a crafted or damaged configuration makes the networks and schedulers raise.
+        raise CheckpointError(f"the checkpoint's configuration does not build: {error}") from error
 
 
 def _from_callable(model: str, ckpt: Path | None) -> Generator:
-    target = import_object(model)
+    # A script's own folder, as with `python -m`: the console script does not have it.
+    sys.path.append(str(Path.cwd()))
+    try:
+        target = import_object(model)
+    finally:
+        sys.path.remove(str(Path.cwd()))
     if not isinstance(target, Generator) or inspect.isclass(target):
         if not callable(target):
             raise UsageError(f"{model!r} is neither a generator nor a factory of one")
@@ -58,7 +74,12 @@ def _from_callable(model: str, ckpt: Path | None) -> Generator:
             raise UsageError(
                 f"the factory {model!r} takes no `ckpt`", hint="drop --ckpt, or add the parameter"
             )
-        target = target(ckpt=ckpt) if takes_ckpt else target()
+        try:
+            target = target(ckpt=ckpt) if takes_ckpt else target()
+        except EvalkitError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise UsageError(f"the factory {model!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(target, Generator):
         raise UsageError(
             f"{model!r} gave a {type(target).__name__}, which is no generator",

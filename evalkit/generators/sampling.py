@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from evalkit.core import IndexArray
 from evalkit.errors import UsageError
 from evalkit.generators.checkpoint import Checkpoint
-from evalkit.generators.facts import GENERATOR_FACTS
+from evalkit.generators.facts import GENERATOR_FACTS, GeneratorFacts, SamplerFacts
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec
 
@@ -38,9 +39,10 @@ class SamplingOptions:
         """Return the sampler and the number of steps for ``model``.
 
         Raises:
-            UsageError: the model has no such sampler, or the sampler takes no steps.
+            UsageError: the model has no such sampler, or an option does not apply or is out of range.
         """
-        samplers = {s.name: s for s in GENERATOR_FACTS[model].samplers}
+        facts = GENERATOR_FACTS[model]
+        samplers = {s.name: s for s in facts.samplers}
         name = self.sampler or next(iter(samplers))
         if name not in samplers:
             raise UsageError(f"model {model!r} has no sampler {name!r}", hint=did_you_mean(name, samplers))
@@ -49,7 +51,20 @@ class SamplingOptions:
             raise UsageError(f"sampler {name!r} of {model!r} takes no --steps")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
+        self._check_scales(facts, samplers[name])
         return name, self.steps or default
+
+    def _check_scales(self, facts: GeneratorFacts, sampler: SamplerFacts) -> None:
+        if self.guidance is not None:
+            if not facts.takes_guidance:
+                raise UsageError(f"model {facts.name!r} takes no --guidance")
+            if not (math.isfinite(self.guidance) and self.guidance >= 0):
+                raise UsageError(f"--guidance must be 0 or more, not {self.guidance}")
+        if self.eta is not None:
+            if not sampler.takes_eta:
+                raise UsageError(f"sampler {sampler.name!r} takes no --eta")
+            if not 0 <= self.eta <= 1:
+                raise UsageError(f"--eta must lie in 0..1, not {self.eta}")
 
 
 class NativeGenerator(ABC):

@@ -50,6 +50,11 @@ class InceptionScoreMetric(Metric):
         return Spec("metric", self.name, params=tuple(sorted(params.items())))
 
     @property
+    def minimum_images(self) -> int:
+        """One for each split."""
+        return self.splits if self.chunk_size is None else 1
+
+    @property
     def head(self) -> str:
         """It reads logits."""
         return "logits"
@@ -66,7 +71,7 @@ class InceptionScoreMetric(Metric):
         Raises:
             InvalidInputError: fewer images than splits, or logits that are not finite.
         """
-        minimum = self.splits if self.chunk_size is None else 1
+        minimum = self.minimum_images
         check_count(generated.count, minimum=minimum, metric=self.name)
         resampled = len(generated.sizes) > 1 and generated.count - max(generated.sizes) >= minimum
         logits = generated.stacked()

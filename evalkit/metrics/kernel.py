@@ -31,6 +31,7 @@ class KernelDistance(Metric):
     title: ClassVar[str] = "Kernel distance"
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = True
+    needs_bank: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset({"needs_reference", "symmetric", "order_invariant"})
 
     subsets: int | None = None
@@ -42,6 +43,11 @@ class KernelDistance(Metric):
         if self.subsets is None:
             return Spec.of("metric", self.name, subsets=None)
         return Spec.of("metric", self.name, subsets=self.subsets, subset_size=self.subset_size)
+
+    @property
+    def minimum_images(self) -> int:
+        """A subset, or two for the exact statistic."""
+        return 2 if self.subsets is None else max(2, self.subset_size)
 
     @property
     def head(self) -> str:

@@ -36,6 +36,7 @@ class NeighbourMetric(SharedMetric[Manifolds]):
 
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = True
+    needs_bank: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]]
 
     k: int
@@ -45,6 +46,11 @@ class NeighbourMetric(SharedMetric[Manifolds]):
     def spec(self) -> Spec:
         """Name, neighbour and comparison."""
         return Spec.of("metric", self.name, k=self.k, inclusive=self.inclusive)
+
+    @property
+    def minimum_images(self) -> int:
+        """One more than the neighbour that gives the radius."""
+        return self.k + 1
 
     @property
     def head(self) -> str:
@@ -66,8 +72,8 @@ class NeighbourMetric(SharedMetric[Manifolds]):
         if self.k < 1:
             raise InvalidInputError(f"k must be 1 or more, not {self.k}")
         bank = required(reference, self.name).bank
-        check_count(generated.count, minimum=self.k + 1, metric=self.name)
-        check_count(len(bank), minimum=self.k + 1, metric=self.name, what="reference images")
+        check_count(generated.count, minimum=self.minimum_images, metric=self.name)
+        check_count(len(bank), minimum=self.minimum_images, metric=self.name, what="reference images")
         scores, without = manifold_scores(generated.blocks, bank, k=self.k, inclusive=self.inclusive)
         return Manifolds(
             scores=scores,

@@ -136,20 +136,25 @@ def looks_like_statistics(path: Path) -> bool:
     return path.is_file() and (is_reference_file(path) or is_foreign_statistics(path))
 
 
-def at_hand(name: str, *, extractor: str) -> bool:
+def at_hand(name: str, *, extractor: str, resizer: str | None = None) -> bool:
     """Whether reference ``name`` can be used with the extractor called ``extractor`` without a download.
 
     Images can always be measured, and statistics of other tools fit the InceptionV3 that they were made with.
     """
+
+    def fits(spec: Spec | None) -> bool:
+        if spec is None or spec.name != extractor:
+            return False
+        return resizer in {None, dict(spec.params).get("resizer")}
+
     known = [
         facts for facts in (*bundled_references().values(), *cached_references()) if facts.about.name == name
     ]
     if known or name in REGISTERED:
-        return any(facts.about.extractor and facts.about.extractor.name == extractor for facts in known)
+        return any(fits(facts.about.extractor) for facts in known)
     path = Path(name)
     if is_reference_file(path):
-        made_with = read_facts(path).about.extractor
-        return made_with is not None and made_with.name == extractor
+        return fits(read_facts(path).about.extractor)
     return path.exists() and (extractor == "inception-v3" or not looks_like_statistics(path))
 
 

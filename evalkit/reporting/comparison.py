@@ -39,7 +39,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     costs = known_costs(records)
     if not keys and not costs:
         raise NothingMeasuredError(
-            "no record holds a score", hint="measure a model first: evalkit run --help"
+            "no record holds a score", hint="measure a model first: evalkit score --help"
         )
     ordered = _sorted(records, keys)
     footnotes = Footnotes()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import OutOfMemoryError, Tensor
+
 from evalkit.core import Generator, ImageBatch, IndexArray
-from evalkit.errors import InvalidInputError
+from evalkit.errors import EvalkitError, InvalidInputError
 from evalkit.seeding import SEED_SCHEME, balanced_labels, image_seeds
 from evalkit.spec import Spec
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedSource:
-    """``count`` samples of ``generator`` from ``base_seed``; labels are balanced by index."""
+    """``count`` samples of ``generator`` from ``base_seed``; labels are balanced by index.
+
+    ``origin`` tells generators apart whose own specs say too little: their import path and checkpoint digest.
+    """
 
     generator: Generator
     count: int
     base_seed: int = 0
+    origin: str = ""
 
     @property
     def spec(self) -> Spec:
@@ -27,6 +33,7 @@ class GeneratedSource:
             sha256=self.generator.spec.digest(),
             base_seed=self.base_seed,
             scheme=SEED_SCHEME,
+            origin=self.origin,
         )
 
     def __len__(self) -> int:
@@ -40,7 +47,7 @@ class GeneratedSource:
         """
         classes = self.generator.num_classes
         labels = balanced_labels(self.base_seed, index, classes) if classes else None
-        images = self.generator.generate(image_seeds(self.base_seed, index), labels=labels)
+        images = self._generate(index, labels)
         if images.ndim != 4 or images.shape[:2] != (len(index), 3) or str(images.dtype) != "torch.uint8":
             raise InvalidInputError(
                 f"the generator returned {images.dtype} {list(images.shape)}, "
@@ -48,3 +55,16 @@ class GeneratedSource:
                 hint="map [-1, 1] to uint8 inside generate(); evalkit never guesses the range",
             )
         return ImageBatch(images=images, index=index, labels=labels)
+
+    def _generate(self, index: IndexArray, labels: IndexArray | None) -> Tensor:
+        seeds = image_seeds(self.base_seed, index)
+        if not self.origin:
+            return self.generator.generate(seeds, labels=labels)
+        try:
+            return self.generator.generate(seeds, labels=labels)
+        except (EvalkitError, MemoryError, OutOfMemoryError):
+            raise
+        except Exception as error:  # somebody's own code may raise anything
+            raise InvalidInputError(
+                f"the generator {self.origin.partition(' ')[0]} failed: {type(error).__name__}: {error}"
+            ) from error

@@ -21,11 +21,11 @@ class SubsetSource:
 
     @property
     def spec(self) -> Spec:
-        """The source's digest, and which subset."""
+        """The digest of the source's spec (content and decoding), and which subset."""
         return Spec.of(
             "source",
             "subset",
-            sha256=self.source.spec.sha256,
+            sha256=self.source.spec.digest(),
             count=self.count,
             of=len(self.source),
             base_seed=self.base_seed,

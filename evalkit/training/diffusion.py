@@ -20,7 +20,7 @@ class DDPMTask:
 
     architecture = "ddpm"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - hyper-parameters, all by keyword
         self,
         *,
         config: DDPMConfig,
@@ -31,8 +31,9 @@ class DDPMTask:
         label_dropout: float = 0.1,
         half_life_images: float = 50_000.0,
         bfloat16: bool = True,
+        seed: int = 0,
     ) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.config, self.total, self.warmup = config, steps, warmup
         self.learning_rate, self.label_dropout, self.bfloat16 = learning_rate, label_dropout, bfloat16
         self.device = torch.device(device)

@@ -28,8 +28,9 @@ class CGANTask:
         discriminator_rate: float = 4e-4,
         half_life_images: float = 30_000.0,
         bfloat16: bool = True,
+        seed: int = 0,
     ) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.config, self.total, self.bfloat16 = config, steps, bfloat16
         self.device = torch.device(device)
         self.generator = CGANGenerator(config).to(self.device).to(memory_format=torch.channels_last)

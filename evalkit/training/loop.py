@@ -178,6 +178,11 @@ def _resume(task: TrainingTask, options: FitOptions, path: Path) -> tuple[int, f
     if not path.is_file():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu", mmap=False)
+    if int(state["step"]) > options.steps:
+        raise UsageError(
+            f"{path} is at step {state['step']} already, beyond --steps {options.steps}",
+            hint="use another --out to train for fewer steps",
+        )
     if state["data_order"] != options.data_order:
         raise UsageError(
             f"{path} was begun with {state['data_order']}, not {options.data_order}",

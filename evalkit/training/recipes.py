@@ -20,13 +20,13 @@ from evalkit.training.gan import CGANTask
 from evalkit.training.loop import TrainingSet, TrainingTask
 from evalkit.training.vae import VAETask
 
-TaskFactory = Callable[[int, str], TrainingTask]
+TaskFactory = Callable[[int, str, int], TrainingTask]
 _READ_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a bundled checkpoint is made: ``task(steps, device)`` trained for ``steps`` batches."""
+    """How a bundled checkpoint is made: ``task(steps, device, seed)`` trained for ``steps`` batches."""
 
     name: str
     title: str
@@ -38,16 +38,16 @@ class Recipe:
 RECIPES: Registry[Recipe] = Registry("recipe")
 
 
-def _ddpm(steps: int, device: str) -> TrainingTask:
-    return DDPMTask(config=DDPMConfig(), steps=steps, device=device, half_life_images=20_000.0)
+def _ddpm(steps: int, device: str, seed: int) -> TrainingTask:
+    return DDPMTask(config=DDPMConfig(), steps=steps, device=device, seed=seed, half_life_images=20_000.0)
 
 
-def _cgan(steps: int, device: str) -> TrainingTask:
-    return CGANTask(config=CGANConfig(), steps=steps, device=device)
+def _cgan(steps: int, device: str, seed: int) -> TrainingTask:
+    return CGANTask(config=CGANConfig(), steps=steps, device=device, seed=seed)
 
 
-def _vae(steps: int, device: str) -> TrainingTask:
-    return VAETask(config=VAEConfig(), steps=steps, device=device)
+def _vae(steps: int, device: str, seed: int) -> TrainingTask:
+    return VAETask(config=VAEConfig(), steps=steps, device=device, seed=seed)
 
 
 for _recipe in (

@@ -19,7 +19,7 @@ class VAETask:
 
     architecture = "vae"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - hyper-parameters, all by keyword
         self,
         *,
         config: VAEConfig,
@@ -30,8 +30,9 @@ class VAETask:
         warmup_fraction: float = 0.1,
         half_life_images: float = 50_000.0,
         bfloat16: bool = True,
+        seed: int = 0,
     ) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.config, self.total, self.bfloat16 = config, steps, bfloat16
         self.learning_rate, self.beta, self.warmup = learning_rate, beta, max(1, int(warmup_fraction * steps))
         self.device = torch.device(device)

@@ -25,7 +25,9 @@ from evalkit.record import (
 )
 
 
-def make_record(name, value, *, status="complete", day=1, print_="p1", nfe=None, run=None):
+def make_record(
+    name, value, *, status="complete", day=1, n=8, nfe=None, run=None, weights=None, reference="r"
+):
     sampling = None
     if nfe:
         seeds = Seeds(base=0, scheme="philox", first=0, last=7)
@@ -34,12 +36,14 @@ def make_record(name, value, *, status="complete", day=1, print_="p1", nfe=None,
         run_id=run or f"2026010{day}T000000Z-{name}-{nfe}",
         status=status,
         created_utc=f"2026-01-0{day}T00:00:00Z",
-        model=ModelInfo(id=name, family="gan", format="safetensors"),
+        model=ModelInfo(id=name, family="gan", format="safetensors", sha256=weights and weights * 64),
         data=DataInfo(dataset="toy"),
         sampling=sampling,
-        protocol=ProtocolInfo("embedded", {"num_images": 8 if print_ == "p1" else 9}, print_),
-        results=(MetricResult("fd:lite", "", value, direction="lower", se=0.1, n_gen=8),),
-        inputs=Inputs(found=8, used=8),
+        protocol=ProtocolInfo(
+            "embedded", {"num_images": n, "reference": {"sha256": reference}}, f"p{n}{reference}"
+        ),
+        results=(MetricResult("fd:lite", "", value, direction="lower", se=0.1, n_gen=n),),
+        inputs=Inputs(found=n, used=n),
     )
 
 
@@ -129,13 +133,112 @@ def test_nothing_to_compare(tmp_path):
             run(*arguments)
         assert caught.value.exit_code == 5
         assert caught.value.hint
+    assert caught.value.hint == "evalkit score writes records below --out (default evalkit-runs/)"
 
 
-def test_fingerprints_are_not_mixed(folder):
-    make_record("c", 1.0, print_="p2").write(folder / "c.json")
+def test_fingerprints_of_named_files_are_not_mixed(folder):
+    make_record("c", 1.0, n=9).write(folder / "c.json")
     with pytest.raises(NotComparableError, match="num_images: 9 against 8") as caught:
-        run(folder)
+        run(*folder.rglob("*.json"))
     assert "--num-samples 8" in caught.value.hint
+    with pytest.raises(NotComparableError):
+        run(folder, folder / "c.json", next(folder.glob("*-b-*/record.json")))
+
+
+def test_a_newer_trial_of_another_protocol_hides_nothing(folder):
+    make_record("a", 9.0, day=5, n=4).write(folder / "trial.json")
+    result = run(folder, "--format", "json")
+    assert models(result) == [("b", 1.0), ("a", 3.0)]
+    assert result.stderr.splitlines() == [
+        "note: 1 older record of the same models not shown",
+        "note: 1 record of another protocol (embedded, N = 4: a) is left out; name its file to see it",
+    ]
+
+
+def test_one_note_tells_of_all_that_is_left_out(folder):
+    for day, (name, n) in enumerate((("a", 4), ("a", 4), ("b", 2)), start=5):
+        make_record(name, 9.0, day=day, n=n).write(folder / f"{day}.json")
+    assert (
+        "note: 3 records of other protocols (embedded, N = 4: a; embedded, N = 2: b) are left out; "
+        "name their files to see them"
+    ) in run(folder).stderr
+
+
+def test_a_note_names_few_models(folder):
+    for name in "vwxyz":
+        make_record(name, 9.0, n=4).write(folder / f"{name}.json")
+    for name in "cdefg":
+        make_record(name, 1.0).write(folder / f"{name}.json")
+    assert "(embedded, N = 4: v, w, x, y, and others)" in run(folder).stderr
+
+
+def test_a_note_tells_protocols_of_one_name_and_size_apart(folder):
+    make_record("a", 9.0, day=5, reference="s").write(folder / "other.json")
+    assert "(embedded, N = 8, other reference: a)" in run(folder).stderr
+
+
+def test_the_newest_record_settles_between_protocols_of_as_many_models(tmp_path):
+    for day, n in ((2, 8), (3, 4), (1, 2)):
+        make_record("a", float(n), day=day, n=n).write(tmp_path / f"{n}.json")
+    assert models(run(tmp_path, "--format", "json")) == [("a", 4.0)]
+
+
+def test_models_count_and_not_records(tmp_path):
+    for day in (3, 4, 5):
+        make_record("a", 9.0, day=day, n=4).write(tmp_path / f"{day}.json")
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        make_record(name, value).write(tmp_path / f"{name}.json")
+    assert models(run(tmp_path, "--format", "json")) == [("a", 1.0), ("b", 2.0)]
+
+
+def test_all_folders_choose_one_protocol(folder, tmp_path):
+    make_record("c", 9.0, day=5, n=4).write(tmp_path / "more" / "c4.json")
+    make_record("c", 2.0).write(tmp_path / "more" / "c8.json")
+    result = run(tmp_path / "more", folder, "--format", "json")
+    assert models(result) == [("b", 1.0), ("c", 2.0), ("a", 3.0)]
+    assert "(embedded, N = 4: c) is left out" in result.stderr
+
+
+def test_a_named_file_decides_the_protocol_of_the_folders(folder):
+    make_record("a", 9.0, day=5, n=4).write(folder / "trial.json")
+    result = run(folder, folder / "trial.json", "--format", "json")
+    assert models(result) == [("a", 9.0)]
+    assert result.stderr.splitlines() == [
+        (
+            "note: 3 records of another protocol (embedded, N = 8: a, b) are left out; "
+            "name their files to see them"
+        )
+    ]
+
+
+def test_an_unfinished_file_is_not_what_the_others_are_told_apart_from(folder):
+    make_record("z", 9.0, status="error", day=6, reference="t").write(folder / "z.json")
+    make_record("d", 9.0, day=5, reference="s").write(folder / "d.json")
+    (folder.parent / "named.json").write_bytes((folder / "d.json").read_bytes())
+    result = run(folder / "z.json", folder.parent / "named.json", folder)
+    assert "3 records of another protocol (embedded, N = 8, other reference: a, b)" in result.stderr
+
+
+def test_an_incomplete_record_does_not_decide_the_protocol(folder):
+    make_record("c", 9.0, status="error", day=5, n=4).write(folder / "c.json")
+    for arguments in ((folder,), (folder, folder / "c.json")):
+        assert models(run(*arguments, "--format", "json")) == [("b", 1.0), ("a", 3.0)]
+
+
+def test_a_named_older_record_is_shown_beside_the_latest(folder):
+    result = run(folder, folder / "20260101T000000Z-a-None" / "record.json", "--format", "json")
+    assert sorted(value for _, value in models(result)) == [1.0, 2.0, 3.0]
+    assert result.stderr == ""
+
+
+def test_other_weights_under_one_name_are_two_rows(tmp_path):
+    for day, weights in enumerate("aab", start=1):
+        make_record("x", float(day), day=day, weights=weights, run=f"r-000{day}").write(
+            tmp_path / f"{day}.json"
+        )
+    result = run(tmp_path, "--format", "json")
+    assert models(result) == [("x (0002)", 2.0), ("x (0003)", 3.0)]
+    assert "1 older record of the same models not shown" in result.stderr
 
 
 def test_formats(folder):

@@ -13,7 +13,7 @@ class VAEConfig:
     """Sizes of encoder and decoder: three halvings of a 32-pixel image."""
 
     latent_dim: int = 128
-    width: int = 64
+    width: int = 56
     resolution: int = 32
     num_classes: int = 0
 
