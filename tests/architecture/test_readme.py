@@ -30,6 +30,7 @@ def test_ci_takes_its_test_command_from_the_readme():
     assert "test_line=$(line_of test)" in script
     assert 'bash -euo pipefail -c "$test_line"' in script
     assert "pytest" not in script, "CI must not have a test command of its own"
+    assert 'bash -euo pipefail -c "$main_line"' in script
     extract = re.search(r"line_of\(\) \{.*?\n\}", script, re.DOTALL)
     assert extract
     done = subprocess.run(
