@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from evalkit.atomic import write_atomically
 from evalkit.errors import CheckpointError, UnsafeCheckpointError, UsageError
 
 FORMAT = "evalkit.checkpoint/1"
@@ -79,9 +80,7 @@ def save_checkpoint(
         "config": json.dumps(config, sort_keys=True),
         "training": json.dumps(training, sort_keys=True),
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(stored, temporary, metadata=header)
-    temporary.replace(path)
+    write_atomically(path, save(stored, metadata=header))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -53,7 +53,7 @@ def _vae(steps: int, device: str, seed: int) -> TrainingTask:
 for _recipe in (
     Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
     Recipe("cgan", "convolutional G and D, hinge loss, projection", 4000, 64, _cgan),
-    Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 3000, 128, _vae),
+    Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 1400, 128, _vae),
 ):
     RECIPES.register(_recipe.name)(_recipe)
 
