@@ -243,7 +243,7 @@ def _finished(
     if subject.generator and warm:
         dtype = subject.info.dtype or "float32"
         speed = performance(extracted, generator=subject.generator, warm=warm, device=device, dtype=dtype)
-        measured = (speed,) if speed else ()
+        measured = (speed,)
         evaluations = getattr(subject.generator, "evaluations_per_image", None)
         sampling = replace(sampling, nfe=evaluations or None) if sampling else None
     return replace(

@@ -21,6 +21,7 @@ class StderrConsole:
 
     def __init__(self) -> None:
         self._filters = ExitStack()
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         self._filters.enter_context(warnings.catch_warnings())
@@ -31,8 +32,10 @@ class StderrConsole:
         self._filters.close()
 
     def note(self, text: str) -> None:
-        """Print one sentence."""
-        click.echo(f"evalkit: {text}", err=True)
+        """Print one sentence, once."""
+        if text not in self._told:
+            click.echo(f"evalkit: {text}", err=True)
+        self._told.add(text)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Progress]:

@@ -13,20 +13,20 @@ from evalkit.reporting.table import render, score_table
 _TEMPLATE = """\
 # {{ name }}
 
-{{ title }}. Architecture `{{ architecture }}`, {{ "{:,}".format(parameters) }} parameters, {{ size }} bytes
-of fp16 safetensors; the configuration is in the file's header.
+{{ title }}.
+
+Architecture `{{ architecture }}`, {{ parameters }} parameters, {{ size }} bytes of fp16 safetensors; the
+configuration is in the file's header.
 
 ## Data
 
-`{{ training.data }}`: {{ "{:,}".format(training.images) }} images (digest `{{ training.images_sha256 }}`),
+`{{ training.data }}`: {{ images }} images (digest `{{ training.images_sha256 }}`),
 CIFAR-10 (Krizhevsky 2009) re-encoded as JPEG. 32x32 RGB, {{ classes or "no" }} class labels used.
 
 ## Compute
 
-{{ "{:,}".format(training.steps) }} steps of {{ training.batch_size }} images
-({{ "{:,}".format(training.images_seen) }} images seen) in {{ "{:,}".format(training.seconds) }} s on
-{{ training.device }} with {{ training.threads }} thread(s), bfloat16 autocast, while the machine did other
-work. Recipe at commit `{{ training.commit }}`:
+{{ compute }}
+Made again, at commit `{{ training.commit }}`, by:
 
 ```sh
 {{ command }}
@@ -37,7 +37,8 @@ work. Recipe at commit `{{ training.commit }}`:
 `{{ record.command | join(" ") }}`
 
 {{ table }}
-{%- endfor %}
+{% endfor %}
+
 ## Limits
 
 A small network and little compute: it shows the pipeline and gives a fixed point to compare with. It is no
@@ -67,7 +68,9 @@ def model_card(
         title=title[0].upper() + title[1:],
         architecture=name,
         size=f"{size:,}",
-        parameters=parameters,
+        parameters=f"{parameters:,}",
+        images=f"{training['images']:,}",
+        compute=_compute(training),
         classes=classes,
         training=training,
         command=(
@@ -75,4 +78,12 @@ def model_card(
             f"--threads {training['threads']}"
         ),
         scores=[(record, render(score_table(record), "md")) for record in records],
+    )
+
+
+def _compute(training: Mapping[str, Any]) -> str:
+    steps, batch, seen = training["steps"], training["batch_size"], training["images_seen"]
+    return (
+        f"{steps:,} steps of {batch} images ({seen:,} seen) in {training['seconds']:,} s on "
+        f"{training['device']}, {training['threads']} thread(s)."
     )

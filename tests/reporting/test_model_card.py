@@ -48,7 +48,7 @@ def test_card(make, checkpoint, tmp_path, capsys):
     for expected in (
         "# vae",
         "1,234 parameters",
-        "1,280 images seen",
+        "(1,280 seen)",
         "`evalkit score --model vae`",
         "0.250 ± 0.010",
     ):
