@@ -84,10 +84,13 @@ def test_compare_reads_what_score_wrote(score, capsys, tmp_path):
 def test_different_protocols_do_not_compare(score, capsys, tmp_path):
     assert score("--model", TOY, "--name", "one") == 0
     assert score("--model", TOY, "--name", "two", "--num-samples", "128") == 0
-    assert run(["compare", str(tmp_path)]) == 3
+    capsys.readouterr()
+    assert run(["compare", *map(str, sorted(tmp_path.glob("*.json")))]) == 3
     err = capsys.readouterr().err
     assert "num_images: 128 against 256" in err or "num_images: 256 against 128" in err
     assert "--num-samples" in err
+    assert run(["compare", str(tmp_path)]) == 0  # of a folder, one protocol is shown and the rest is told
+    assert "another protocol" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,7 @@ def test_the_class_label_matters_where_there_is_one(small, name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("bundled", [f.name for f in GENERATOR_FACTS.values() if f.bundled])
-def test_bundled_checkpoint_as_plain_torch_file(tmp_path, name, bundled):
-    if name != bundled:
-        pytest.skip("one pass over the bundled models")
+def test_bundled_checkpoint_as_plain_torch_file(tmp_path, name):
     options = SamplingOptions(steps=3 if name == "ddpm" else None)
     original = load_generator(name, options=options)
     path = tmp_path / "x.pt"
