@@ -190,8 +190,10 @@ def standard_command(request: PlanRequest) -> str:
     for flag in ("--protocol", "--reference"):
         if flag in words:
             del words[words.index(flag) : words.index(flag) + 2]
-    reference = request.reference if request.reference and Path(request.reference).exists() else None
-    return shlex.join([*words, "--protocol", "standard", *(["--reference", reference] if reference else [])])
+    # A name that ships with evalkit holds no InceptionV3 statistics; images on disk can be measured by any.
+    on_disk = request.reference is not None and Path(request.reference).exists()
+    reference = request.reference if on_disk else DEFAULT_REFERENCES["inception-v3"]
+    return shlex.join([*words, "--protocol", "standard", "--reference", str(reference)])
 
 
 def _inception_at_hand() -> bool:

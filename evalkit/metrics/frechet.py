@@ -106,7 +106,7 @@ def _distances(generated: FeatureSet, target: GaussianFactor) -> tuple[float, Se
 def _warnings(count: int, dimension: int) -> tuple[str, ...]:
     if count <= dimension:
         singular = "the covariance is singular and the distance far too high"
-        return (f"rank-deficient: {count} images in {dimension} dimensions; {singular}",)
+        return (f"small sample, rank-deficient: {count} images in {dimension} dimensions; {singular}",)
     if count < SMALL_SAMPLE * dimension:
         biased = "the distance is biased upwards and compares only at this number of images"
         return (
