@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 
 from evalkit.core import Generator, ImageSource
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
 from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
-from evalkit.generators.checkpoint import file_sha256
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
 from evalkit.seeding import SEED_SCHEME, image_seeds
 from evalkit.sources import DecodePolicy, open_source

@@ -11,6 +11,7 @@ import click
 
 from evalkit.cli.listing import aligned
 from evalkit.cli.reference_build import build
+from evalkit.digests import file_sha256
 from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
 from evalkit.references import (
     Reference,
@@ -21,7 +22,7 @@ from evalkit.references import (
     read_index,
     write_index,
 )
-from evalkit.references.file import SUFFIX, file_sha256
+from evalkit.references.file import SUFFIX
 from evalkit.references.foreign import write_adm_npz, write_pytorch_fid_npz
 
 _FORMAT = click.option(

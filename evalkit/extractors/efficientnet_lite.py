@@ -28,10 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.digests import file_sha256
 from evalkit.extractors.facts import EFFICIENTNET_LITE0
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import RESIZERS
-from evalkit.extractors.weights import check_layout, file_sha256, fold_batch_norm, read_state_dict
+from evalkit.extractors.weights import check_layout, fold_batch_norm, read_state_dict
 from evalkit.runtime import resolve_device
 from evalkit.spec import Spec
 

@@ -17,12 +17,13 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from evalkit.digests import file_sha256
 from evalkit.extractors.facts import INCEPTION_V3
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.inception_network import INPUT_SIZE, InceptionNetwork, expected_layout
 from evalkit.extractors.inception_weights import PUBLISHED_SHA256, published_weights
 from evalkit.extractors.resizers import RESIZERS
-from evalkit.extractors.weights import check_layout, file_sha256, read_state_dict
+from evalkit.extractors.weights import check_layout, read_state_dict
 from evalkit.runtime import resolve_device
 from evalkit.spec import Spec
 

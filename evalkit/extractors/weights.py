@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import pickletools
 import re
@@ -22,12 +21,6 @@ _TENSOR_GLOBALS = re.compile(
 )
 _PICKLE_BYTES = 1 << 26  # of a pickle are searched for the name; tensors' bytes are stored apart from it
 _SHOWN = 10  # names listed in an error before it says "and N more"
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

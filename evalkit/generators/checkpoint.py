@@ -6,7 +6,6 @@ configuration and the training facts. A plain torch file is read by ``torch.load
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from evalkit.atomic import write_atomically
+from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, UnsafeCheckpointError, UsageError
 
 FORMAT = "evalkit.checkpoint/1"
@@ -50,12 +50,6 @@ class Checkpoint:
     config: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(

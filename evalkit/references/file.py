@@ -160,12 +160,6 @@ def is_reference_file(path: Path) -> bool:
     return str(header["__metadata__"].get("format", "")).startswith(_FAMILY)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def pack_symmetric(matrix: Float64Array) -> Float64Array:
     """Return the lower triangle of ``[d, d]``, row by row, as ``[d (d + 1) / 2]``."""
     return np.ascontiguousarray(matrix[np.tril_indices(len(matrix))], dtype=np.float64)

@@ -30,8 +30,8 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evalkit.atomic import write_atomically
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.references.file import file_sha256
 from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference, checked_moments
 
 _ZIP_MAGIC = b"PK\x03\x04"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.atomic import write_atomically
-from evalkit.references.file import ReferenceFacts, facts_by_name, file_sha256
+from evalkit.digests import file_sha256
+from evalkit.references.file import ReferenceFacts, facts_by_name
 
 INDEX = "INDEX.md"
 _COLUMNS = (

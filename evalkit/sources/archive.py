@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 import struct
 import zipfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from evalkit.core import IndexArray
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
 from evalkit.sources.encoded import EncodedImages, Loader
 from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
@@ -56,12 +56,6 @@ class ZipArchive:
     @cached_property
     def _sha256(self) -> str:
         return file_sha256(self._path)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of the file at ``path``."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_member(path: Path, member: Member) -> bytes:

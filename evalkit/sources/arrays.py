@@ -23,8 +23,9 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evalkit.core import ImageBatch, IndexArray
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.sources.archive import file_sha256, first_member_name
+from evalkit.sources.archive import first_member_name
 from evalkit.sources.array_file import StoredArray, list_arrays
 from evalkit.sources.encoded import valid_index
 from evalkit.sources.formats import FORMATS, ReadSettings, Rejected, SourceFormat

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.core import IndexArray
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
-from evalkit.sources.archive import file_sha256
 from evalkit.sources.encoded import EncodedImages, Loader
 from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
 

@@ -23,8 +23,8 @@ from threading import Lock
 from typing import IO, cast, final
 
 from evalkit.core import IndexArray
+from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
-from evalkit.sources.archive import file_sha256
 from evalkit.sources.encoded import EncodedImages, Loader
 from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
 from evalkit.sources.members import DEFAULT_LIMITS, ArchiveLimits, Member, choose_images, plain_name

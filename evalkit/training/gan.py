@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evalkit.generators.gan.cgan import CGANConfig, CGANGenerator, ProjectionDiscriminator
-from evalkit.training.loop import MovingAverage
+from evalkit.training.loop import MovingAverage, restart_batch_norm
 
 
 class CGANTask:
@@ -105,10 +105,7 @@ class CGANTask:
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Recompute the averaged generator's batch-norm statistics over fresh latents, then freeze them."""
         network = self.average.network
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None  # cumulative average
+        restart_batch_norm(network)
         network.train()
         rng = torch.Generator().manual_seed(1)
         for images, labels in batches:

@@ -167,6 +167,14 @@ class MovingAverage(Generic[NetworkT]):
             kept.copy_(fresh)
 
 
+def restart_batch_norm(network: nn.Module) -> None:
+    """Forget running statistics; from now on they are the plain average over batches in training mode."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+
+
 def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:
     """Write float images ``[n, 3, h, w]`` in [-1, 1] as one PNG grid."""
     tiles = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).cpu().numpy()

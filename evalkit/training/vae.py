@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evalkit.generators.vae.conv_vae import ConvVAE, VAEConfig
-from evalkit.training.loop import MovingAverage
+from evalkit.training.loop import MovingAverage, restart_batch_norm
 
 
 class VAETask:
@@ -76,10 +76,7 @@ class VAETask:
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Recompute the averaged network's batch-norm statistics on real images, then freeze them."""
         network = self.average.network
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None  # cumulative average
+        restart_batch_norm(network)
         network.train()
         rng = torch.Generator().manual_seed(1)
         for images, _ in batches:

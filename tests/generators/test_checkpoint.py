@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, UnsafeCheckpointError, UsageError
-from evalkit.generators.checkpoint import file_sha256, load_weights, read_checkpoint, save_checkpoint
+from evalkit.generators.checkpoint import load_weights, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture

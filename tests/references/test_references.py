@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from evalkit import references
+from evalkit.digests import file_sha256
 from evalkit.errors import (
     InvalidInputError,
     NotComparableError,
@@ -24,7 +25,6 @@ from evalkit.references.builder import ReferenceBuilder
 from evalkit.references.file import (
     _arrays_sha256,
     encode_reference,
-    file_sha256,
     pack_symmetric,
     read_facts,
     read_reference,

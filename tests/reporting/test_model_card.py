@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from evalkit.cli.main import run
-from evalkit.generators.checkpoint import file_sha256, save_checkpoint
+from evalkit.digests import file_sha256
+from evalkit.generators.checkpoint import save_checkpoint
 from evalkit.generators.vae.conv_vae import ConvVAE, VAEConfig
 from evalkit.record import ModelInfo
 
