@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
-from evalkit.extractors.weights import check_layout, file_sha256, fold_batch_norm, read_state_dict
+from evalkit.extractors.weights import check_layout, fold_batch_norm, read_state_dict
 
 
 class Malice:
