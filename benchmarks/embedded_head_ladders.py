@@ -26,7 +26,7 @@ from evalkit.extractors import build_extractor
 from evalkit.numerics import frechet_distance_to, gaussian_factor, jackknife
 from evalkit.references import Reference, load_reference
 from evalkit.seeding import stream
-from evalkit.sources import open_source
+from evalkit.sources import OpenedSource, open_source
 
 COUNTS = {"block": 1024, "pooled": 4096}
 NOISE = (0.0, 5.0, 10.0, 20.0)  # standard deviation in grey levels
@@ -34,7 +34,8 @@ BLUR = (0.0, 0.4, 0.6, 0.8)  # standard deviation in pixels
 DROPPED = (0, 1, 2, 3, 5)  # classes left out
 BLOCKS = 16
 
-Change = Callable[[np.ndarray], np.ndarray]
+Extract = Callable[[np.ndarray], dict[str, np.ndarray]]
+Row = tuple[str, float, str, int, float, float]  # ladder, rung, head, images, distance, error
 
 
 def ladders(images: np.ndarray) -> Iterator[tuple[str, float, np.ndarray]]:
@@ -103,7 +104,9 @@ def main() -> None:
             print(f"{ladder:8} {head:7} Kendall tau {tau:.3f}")
 
 
-def dropped_classes(source, extract, order, reference):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def dropped_classes(
+    source: OpenedSource, extract: Extract, order: np.ndarray, reference: Reference
+) -> list[Row]:
     """Measure the ladder of dropped classes at equal N: as many images from fewer classes."""
     needed = {head: {rung: [] for rung in DROPPED} for head in COUNTS}
     labels = source.read(np.arange(len(source))).labels
