@@ -109,7 +109,7 @@ def read_reference(path: Path) -> Reference:
         raise InvalidInputError(f"{path.name} is not a whole safetensors file: {error}") from error
     if _arrays_sha256(arrays) != header["__metadata__"].get("arrays_sha256"):
         raise InvalidInputError(f"{path.name} is damaged: its arrays do not have the digest in its header")
-    names = list(dict.fromkeys(key.rpartition("/")[0] for key in arrays))
+    names = sorted({key.rpartition("/")[0] for key in arrays})  # safetensors gives its keys in no stable order
     heads = {name: _head(name, arrays, count=about.count, label=path.name) for name in names}
     if not heads:
         raise InvalidInputError(f"{path.name} holds no head")
