@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 IndexArray = NDArray[np.int64]
+
+Reads = Literal["images", "pairs", "paths", "latents"]
+"""What the rows of a metric's features are made from: single images, pairs of a generated and a reference
+image, steps along a latent path, or latents with the attributes of their images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +110,70 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class LatentGenerator(Generator, Protocol):
+    """A generator that shows its latent space: z -> w -> image, or z -> image."""
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """``("z", "w")``, or ``("z",)`` where there is no mapping network."""
+        ...
+
+    def latents(self, seeds: IndexArray) -> Tensor:
+        """Return float32 ``[n, d]`` latents z, one for each seed; what :meth:`generate` starts from."""
+        ...
+
+    def mapping(self, z: Tensor, *, labels: IndexArray | None = None) -> Tensor:
+        """Map z ``[n, d]`` to w, float32 ``[n, d_w]``.
+
+        Raises:
+            evalkit.errors.UsageError: there is no mapping network.
+        """
+        ...
+
+    def synthesis(
+        self, latents: Tensor, *, space: str, noise_seeds: IndexArray, labels: IndexArray | None = None
+    ) -> Tensor:
+        """Return float32 ``[n, 3, h, w]`` in about [-1, 1], never quantised, never autocast.
+
+        ``latents`` lie in ``space``. Equal ``noise_seeds`` give equal noise, so that two points of a path
+        share it.
+        """
+        ...
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """A model with an encoder: image -> code -> image."""
+
+    def reconstruct(self, images: Tensor, *, labels: IndexArray | None = None) -> Tensor:
+        """Return the reconstructions of uint8 ``[n, 3, h, w]`` images, uint8 of the same shape."""
+        ...
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A function from indices to rows of numbers that is not one network over single images.
+
+    The pair metrics, the perceptual path length and the linear separability are probes: the same engine
+    cuts them into shards, resumes them and keeps their rows.
+    """
+
+    @property
+    def spec(self) -> Spec:
+        """Everything that can move a row, with the digests of models, images and weights."""
+        ...
+
+    @property
+    def heads(self) -> Mapping[str, int]:
+        """Head name -> number of columns."""
+        ...
+
+    def __call__(self, index: IndexArray, heads: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+        """Return float32 ``[n, d]`` rows for int64 ``index`` ``[n]``, one entry for each head."""
+        ...
+
+
+@runtime_checkable
 class Extractor(Protocol):
     """A fixed network that maps images to features; each *head* is one named feature vector."""
 
@@ -176,9 +244,13 @@ class FeatureSet:
 
     Attributes:
         blocks: float32 ``[n_b, d]`` arrays, in index order; one block where no error bar is wanted.
+        labels: int64 ``[n_b]`` class labels of the images, block by block, or None.
+        texts: float32 ``[n_b, d]`` features of the images' prompts, block by block, or None.
     """
 
     blocks: tuple[NDArray[np.float32], ...]
+    labels: tuple[IndexArray, ...] | None = None
+    texts: tuple[NDArray[np.float32], ...] | None = None
 
     @property
     def count(self) -> int:
@@ -222,13 +294,52 @@ class ReferenceFeatures(Protocol):
         """
         ...
 
+    @property
+    def groups(self) -> Mapping[int, ReferenceFeatures]:
+        """Moments of each class by its label.
+
+        Raises:
+            evalkit.errors.NothingMeasuredError: the reference holds no moments by class.
+        """
+        ...
+
+    @property
+    def held_out(self) -> ReferenceFeatures:
+        """The same head of real images that the model was not trained on.
+
+        Raises:
+            evalkit.errors.NothingMeasuredError: no held-out reference was named.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a newcomer must know to read a metric; the source of ``docs/metrics.md``.
+
+    Attributes:
+        meaning: one or two sentences: what a good and a bad value say about the images.
+        values: the range, and the value of a perfect model (``0 to infinity; 0 at identity``).
+        pitfalls: what makes the number mislead.
+        cost: what it costs beside extraction, in terms of the number of images n and dimensions d.
+        source: the paper, with equation or section.
+    """
+
+    meaning: str
+    values: str
+    pitfalls: str
+    cost: str
+    source: str
+
 
 class Metric(ABC):
     """A named protocol from features to a :class:`~evalkit.spec.Score`; it never owns a network.
 
     ``laws`` names the properties that hold for it; the contract tests prove each and refuse an empty set.
-    ``needs_bank`` says that moments of the reference are not enough. A run asks for this and for
-    ``minimum_images`` before it samples anything.
+    ``needs_bank`` says that moments of the reference are not enough, ``needs_groups`` that moments by class
+    are read, ``needs_held_out`` that a second, held-out reference is, ``needs_labels`` and ``needs_prompts``
+    that every generated image must have one. A run asks for these and for ``minimum_images`` before it
+    samples anything.
     """
 
     name: ClassVar[str]
@@ -236,6 +347,12 @@ class Metric(ABC):
     better: ClassVar[Better]
     needs_reference: ClassVar[bool]
     needs_bank: ClassVar[bool] = False
+    needs_groups: ClassVar[bool] = False
+    needs_held_out: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+    needs_prompts: ClassVar[bool] = False
+    reads: ClassVar[Reads] = "images"
+    about: ClassVar[About]
     laws: ClassVar[frozenset[str]]
 
     @property
