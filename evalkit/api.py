@@ -10,6 +10,7 @@ from evalkit.evaluate import run
 from evalkit.generators import SamplingOptions
 from evalkit.record import RunRecord
 from evalkit.request import ScoreRequest
+from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
 
 
@@ -22,6 +23,10 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     reference: str | Path | None = None,
     protocol: str = "auto",
     metrics: Sequence[str] = (),
+    params: Mapping[str, Mapping[str, Scalar]] | None = None,
+    report_at: int | None = None,
+    held_out: str | Path | None = None,
+    prompts: str | Path | None = None,
     num_samples: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -42,7 +47,11 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         name: name of the subject in tables.
         reference: listed name, statistics file, or images; needed unless the model is a bundled one.
         protocol: listed name, or ``auto``: ``standard`` where all it needs is here, otherwise ``embedded``.
-        metrics: names of the protocol's metrics; all where empty.
+        metrics: names as after ``--metrics``; those of the protocol where empty, every one for ``["all"]``.
+        params: parameters of metrics by metric name: ``{"kd": {"subsets": 10}}``.
+        report_at: number of images at which the Fréchet distance is predicted too.
+        held_out: real images that the model was not trained on, named like ``reference``.
+        prompts: text file with one line for each image of ``images``.
         num_samples: images to score; the protocol's number where None.
         seed: base seed of the samples.
         batch_size: never moves a score beyond float32 rounding; None chooses.
@@ -65,6 +74,10 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         reference=None if reference is None else str(reference),
         protocol=protocol,
         metrics=tuple(metrics),
+        params=params or {},
+        report_at=report_at,
+        held_out=None if held_out is None else str(held_out),
+        prompts=None if prompts is None else Path(prompts),
         num_samples=num_samples,
         seed=seed,
         batch_size=batch_size,

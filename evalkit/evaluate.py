@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from evalkit import numerics
 from evalkit.console import Console
-from evalkit.core import Extractor, FeatureSet
+from evalkit.core import Extractor, Probe
 from evalkit.errors import UsageError
 from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract, state_store
 from evalkit.extractors import build_extractor
-from evalkit.metrics import compute_all
-from evalkit.plan import Plan, make_plan
-from evalkit.protocol import EvalProtocol
+from evalkit.lanes import Lane
+from evalkit.measurement import Materials, measure, protocol_info
+from evalkit.plan import AtHand, Network, Plan, Planned, make_plan
+from evalkit.probing import build_probes
+from evalkit.prompts import read_prompts
 from evalkit.provenance import environment
-from evalkit.record import (
-    DataInfo,
-    Inputs,
-    MetricResult,
-    Performance,
-    ProtocolInfo,
-    RunRecord,
-    Status,
-    redact_command,
-)
+from evalkit.record import DataInfo, Inputs, RunRecord, Status, redact_command
 from evalkit.reference_resolution import resolve_reference
 from evalkit.references import Reference
 from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
-from evalkit.seeding import SEED_SCHEME, stream
 from evalkit.shards import ShardLayout
 from evalkit.subjects import Subject, open_generator, open_images
 from evalkit.throughput import WarmUp, performance, warm_up
 
 STATE_FOLDER = "state"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """What stays the same through a run."""
+
+    request: ScoreRequest
+    subject: Subject
+    extractors: Mapping[Network, Extractor]
+    device: torch.device
+    console: Console
+    stop: Callable[[], int]
+
+    def extract(self, job: Job, title: str) -> tuple[Extracted, ...]:
+        """Go through a job under a progress bar, and tell what was reused and mended."""
+        with self.console.progress(title, job.layout.count) as progress:
+            done = extract(job, progress=progress, stop=self.stop)
+        for extracted in done:
+            console_warnings(extracted, self.console)
+        return done
 
 
 def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = lambda: 0) -> RunRecord:
@@ -52,29 +64,14 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     device = resolve_device(request.device)
     plan = make_plan(request.protocol, request=request, notify=console.note)
     subject = _open_subject(request, plan, device=device, console=console)
-    extractor = build_extractor(
-        plan.preset.extractor,
-        weights=request.weights.get(plan.preset.extractor),
-        preset=plan.preset.extractor_preset,
-        device=str(device),
-    )
-    layout = ShardLayout(len(subject.source))
-    record = _started(request, plan, subject, extractor=extractor)
+    extractors = {network: _extractor(request, network, device) for network in plan.networks}
+    job = _Run(request, subject, extractors, device, console, stop)
+    probes = build_probes(plan, subject, request=request, device=device)
+    record = _started(job, plan, probes)
     path = request.out / f"{record.run_id}.json"
     record.write(path)
     try:
-        reference = _reference(request, plan, extractor, device=device, console=console, stop=stop)
-        plan = plan.feasible(images=layout.count, reference=reference, notify=console.note)
-        record = replace(record, data=_data(reference))
-        job = _job(request, subject, plan, extractor=extractor, layout=layout, device=device)
-        warm = warm_up(subject.source, device) if subject.generator else None
-        with console.progress(_title(subject), layout.count) as progress:
-            extracted = extract(job, progress=progress, stop=stop)
-        console_warnings(extracted, console)
-        record = _finished(
-            record, plan, subject, extracted=extracted, extractor=extractor, reference=reference, warm=warm,
-            device=device,
-        )  # fmt: skip
+        record = _scored(job, plan, probes, record)
     except BaseException as error:
         status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
         replace(record, status=status, duration_seconds=time.monotonic() - started, notes=str(error)).write(
@@ -86,12 +83,136 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     return record
 
 
+def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, Probe], record: RunRecord) -> RunRecord:
+    """References, the one pass, the probes, the scores."""
+    subject, extractors = job.subject, job.extractors
+    references = _references(job, plan, held_out=False)
+    held_out = _references(job, plan, held_out=True)
+    found = AtHand(
+        images=len(subject.source),
+        references=references,
+        held_out=held_out,
+        labelled=plan.needs_labels and is_labelled(subject),
+        prompted=job.request.prompts is not None,
+        latents=bool(probes),
+    )
+    plan = plan.feasible(found, notify=job.console.note)
+    prompts = (
+        read_prompts(job.request.prompts, subject.source, found=subject.found) if found.prompted else None
+    )
+    record = replace(record, data=_data(references.get(plan.headline)))
+    warm = warm_up(subject.source, job.device) if subject.generator and plan.networks else None
+    materials = Materials(
+        lanes=_one_pass(job, plan),
+        probes={planned: _probe_pass(job, planned, probes[planned]) for planned in plan.probed},
+        extractors=extractors,
+        references=references,
+        held_out=held_out,
+        prompts=prompts,
+        drawn=subject.generator is not None,
+    )
+    return replace(
+        record,
+        protocol=protocol_info(plan, subject, materials=materials, probes=probes),
+        results=measure(plan, materials),
+        **_speed(job, plan, materials, warm),
+    )
+
+
+def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
+    """Read every image once, through every network."""
+    if not plan.networks:
+        return {}
+    source, request = job.subject.source, job.request
+    layout, state = ShardLayout(len(source)), request.out / STATE_FOLDER
+    lanes = tuple(
+        Lane.of_extractor(extractor, plan.heads(network), state_store(state, source, extractor, layout))
+        for network, extractor in job.extractors.items()
+        if network in plan.networks
+    )
+    work = Job(
+        source=source,
+        lanes=lanes,
+        layout=layout,
+        batch_size=request.batch_size or default_batch_size(job.device),
+        device=job.device,
+        needs_labels=plan.needs_labels,
+        fresh=request.fresh,
+    )
+    used = [network for network in job.extractors if network in plan.networks]
+    return dict(zip(used, job.extract(work, _title(job.subject)), strict=True))
+
+
+def _probe_pass(job: _Run, planned: Planned, probe: Probe) -> Extracted:
+    request = job.request
+    work = Job.of_probe(
+        probe, heads=tuple(probe.heads), count=len(job.subject.source), state=request.out / STATE_FOLDER,
+        device=job.device, batch_size=request.batch_size, fresh=request.fresh,
+    )  # fmt: skip
+    (extracted,) = job.extract(work, f"{planned.metric.name} of {job.subject.info.id}")
+    return extracted
+
+
 def console_warnings(extracted: Extracted, console: Console) -> None:
     """Tell what was reused and what was mended."""
     if extracted.reused:
         console.note(f"continued: {extracted.reused} of {extracted.layout.count} images were there already")
     for warning in extracted.warnings:
         console.note(warning)
+
+
+def _extractor(request: ScoreRequest, network: Network, device: torch.device) -> Extractor:
+    return build_extractor(
+        network.extractor,
+        weights=request.weights.get(network.extractor),
+        preset=network.preset,
+        device=str(device),
+    )
+
+
+def _references(job: _Run, plan: Plan, *, held_out: bool) -> dict[Network, Reference]:
+    """Return the reference (or the held-out one) for every network that some metric compares with it."""
+    request = job.request
+    if held_out and request.held_out is None:
+        return {}
+    resolved = {}
+    for network in plan.networks:
+        heads = plan.reference_heads(network, held_out=held_out)
+        if not heads:
+            continue
+        name = request.held_out if held_out else plan.reference_name(request.reference, model=request.model)
+        resolved[network] = resolve_reference(
+            str(name),
+            extractor=job.extractors[network],
+            heads=heads,
+            image_options=request.image_options,
+            state=request.out / STATE_FOLDER,
+            device=job.device,
+            extract_images=lambda work, title: job.extract(work, title)[0],
+        )
+    return resolved
+
+
+def is_labelled(subject: Subject) -> bool:
+    """Whether every image has a class: those of a conditional model, or files in folders of classes."""
+    if subject.generator is not None:
+        return subject.generator.num_classes > 0
+    return subject.source.read(np.zeros(1, dtype=np.int64)).labels is not None
+
+
+def _speed(job: _Run, plan: Plan, materials: Materials, warm: WarmUp | None) -> dict[str, Any]:
+    """Throughput and evaluations counted, where a generator was sampled."""
+    generator, sampling = job.subject.generator, job.subject.sampling
+    if generator is None or warm is None:
+        return {}
+    dtype = job.subject.info.dtype or "float32"
+    extracted = materials.lanes[plan.headline]
+    speed = performance(extracted, generator=generator, warm=warm, device=job.device, dtype=dtype)
+    evaluations = getattr(generator, "evaluations_per_image", None)
+    return {
+        "performance": (speed,),
+        "sampling": replace(sampling, nfe=evaluations or None) if sampling else None,
+    }
 
 
 def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, console: Console) -> Subject:
@@ -117,45 +238,6 @@ def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, co
     )
 
 
-def _reference(
-    request: ScoreRequest, plan: Plan, extractor: Extractor, *, device: torch.device, console: Console,
-    stop: Callable[[], int],
-) -> Reference | None:  # fmt: skip
-    if not plan.needs_reference:
-        return None
-
-    def extract_images(job: Job, title: str) -> Extracted:
-        with console.progress(title, job.layout.count) as progress:
-            return extract(job, progress=progress, stop=stop)
-
-    return resolve_reference(
-        plan.reference_name(request.reference, model=request.model),
-        extractor=extractor,
-        heads=plan.reference_heads,
-        image_options=request.image_options,
-        state=request.out / STATE_FOLDER,
-        device=device,
-        extract_images=extract_images,
-    )
-
-
-def _job(
-    request: ScoreRequest, subject: Subject, plan: Plan, *, extractor: Extractor, layout: ShardLayout,
-    device: torch.device,
-) -> Job:  # fmt: skip
-    store = state_store(request.out / STATE_FOLDER, subject.source, extractor, layout)
-    return Job(
-        source=subject.source,
-        extractor=extractor,
-        heads=plan.heads,
-        layout=layout,
-        store=store,
-        batch_size=request.batch_size or default_batch_size(device),
-        device=device,
-        fresh=request.fresh,
-    )
-
-
 def _title(subject: Subject) -> str:
     return f"{'sampling' if subject.generator else 'reading'} {subject.info.id}"
 
@@ -170,88 +252,16 @@ def _data(reference: Reference | None) -> DataInfo:
     )
 
 
-def _started(request: ScoreRequest, plan: Plan, subject: Subject, *, extractor: Extractor) -> RunRecord:
-    protocol = _protocol(plan, subject, extractor=extractor, reference=None, image_size=None)
+def _started(job: _Run, plan: Plan, probes: Mapping[Planned, Probe]) -> RunRecord:
+    subject = job.subject
+    nothing = Materials(extractors=job.extractors, drawn=subject.generator is not None)
     return RunRecord(
         status="started",
         model=subject.info,
         data=_data(None),
         sampling=subject.sampling,
-        protocol=protocol,
+        protocol=protocol_info(plan, subject, materials=nothing, probes=probes),
         inputs=Inputs(found=subject.found, used=len(subject.source), rejected=subject.rejected),
         env=environment(),
-        command=tuple(redact_command(list(request.command))),
-    )
-
-
-def _blocks(extracted: Extracted, head: str, *, role: str, drawn: bool) -> FeatureSet:
-    """Independent draws are cut as they come; files at random, but logits keep their order for the splits."""
-    keep_order = drawn or role == "logits"
-    return extracted.in_contiguous_blocks(head) if keep_order else extracted.in_shuffled_blocks(head)
-
-
-def _protocol(
-    plan: Plan,
-    subject: Subject,
-    *,
-    extractor: Extractor,
-    reference: Reference | None,
-    image_size: tuple[int, int] | None,
-) -> ProtocolInfo:
-    protocol = EvalProtocol(
-        name=plan.preset.name,
-        extractor=extractor.spec,
-        metrics=tuple((metric.spec, head) for metric, head in plan.metrics),
-        num_images=len(subject.source),
-        image_size=image_size,
-        reference_sha256=reference.sha256 if reference else None,
-        reference_count=reference.count if reference else 0,
-        numerics_version=numerics.NUMERICS_VERSION,
-        seed_scheme=SEED_SCHEME,
-        rejected_images=len(subject.rejected),
-    )
-    return ProtocolInfo(name=protocol.name, fields=protocol.fields(), fingerprint=protocol.fingerprint())
-
-
-def _finished(
-    record: RunRecord, plan: Plan, subject: Subject, *, extracted: Extracted, extractor: Extractor,
-    reference: Reference | None, warm: WarmUp | None, device: torch.device,
-) -> RunRecord:  # fmt: skip
-    features = {
-        (head, role): _blocks(extracted, head, role=role, drawn=subject.generator is not None)
-        for head, role in {(head, metric.head) for metric, head in plan.metrics}
-    }
-    scores = compute_all(
-        [
-            (
-                metric,
-                features[head, metric.head],
-                reference.head(head, dimension=extractor.heads[head])
-                if reference and metric.needs_reference
-                else None,
-            )
-            for metric, head in plan.metrics
-        ],
-        rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
-    )  # fmt: skip
-    results = tuple(
-        MetricResult.from_score(score, metric=plan.label(metric, head, extractor), variant=head)
-        for (metric, head), score in zip(plan.metrics, scores, strict=True)
-    )
-    measured: tuple[Performance, ...] = ()
-    sampling = subject.sampling
-    if subject.generator and warm:
-        dtype = subject.info.dtype or "float32"
-        speed = performance(extracted, generator=subject.generator, warm=warm, device=device, dtype=dtype)
-        measured = (speed,)
-        evaluations = getattr(subject.generator, "evaluations_per_image", None)
-        sampling = replace(sampling, nfe=evaluations or None) if sampling else None
-    return replace(
-        record,
-        protocol=_protocol(
-            plan, subject, extractor=extractor, reference=reference, image_size=extracted.image_size()
-        ),
-        results=results,
-        performance=measured,
-        sampling=sampling,
+        command=tuple(redact_command(list(job.request.command))),
     )

@@ -1,4 +1,7 @@
-"""The one pass over the images: source -> extractor -> one whole file for each shard.
+"""The one pass over the images: source -> extractors -> one whole file for each shard and extractor.
+
+Every image is read once and every network runs once on it, however many extractors take part and however
+many metrics read them. A :class:`~evalkit.core.Probe` (pairs, latent paths) goes through the same shards.
 
 Every shard is computed in the same batches whatever was interrupted before it, so a resumed run ends in
 the identical files. The images of a batch exist only inside :func:`extract`.
@@ -9,22 +12,20 @@ the embedded protocol, 512 from 8 192 images on); a half shard would be a second
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from evalkit.core import Extractor, FeatureSet, ImageBatch, ImageSource, IndexArray
-from evalkit.errors import EvalkitError, InvalidInputError, TemporaryError
+from evalkit.core import Extractor, FeatureSet, ImageSource, IndexArray, Probe
+from evalkit.errors import EvalkitError, TemporaryError
+from evalkit.lanes import Lane, Rows, synchronise
 from evalkit.runtime import strict_numerics
 from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult, ShardStore
@@ -39,26 +40,43 @@ class Interrupted(EvalkitError):  # noqa: N818 - the user did it, it is no error
     exit_code = 130
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Job:
-    """What to extract: the first ``layout.count`` images of ``source`` through ``heads`` of ``extractor``.
+    """What to extract: rows ``0 .. layout.count - 1`` of every lane.
 
-    ``fresh`` forgets the shards of earlier runs.
+    ``source`` gives the images that the lanes' extractors see; None where probes make their own.
+    ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets
+    the shards of earlier runs.
     """
 
-    source: ImageSource
-    extractor: Extractor
-    heads: tuple[str, ...]
+    lanes: tuple[Lane, ...]
     layout: ShardLayout
-    store: ShardStore
     batch_size: int
     device: torch.device
+    source: ImageSource | None = None
+    needs_labels: bool = False
     fresh: bool = False
+
+    @classmethod
+    def of_probe(
+        cls, probe: Probe, *, heads: Sequence[str], count: int, state: Path, device: torch.device,
+        batch_size: int | None = None, fresh: bool = False,
+    ) -> Self:  # fmt: skip
+        """Return the job of ``count`` rows of a probe, whose shards lie below ``state``."""
+        layout = ShardLayout(count)
+        store = ShardStore(state / f"{probe.spec.digest()[: 2 * _KEY]}-{layout.shard_size}")
+        return cls(
+            lanes=(Lane.of_probe(probe, tuple(heads), store),),
+            layout=layout,
+            batch_size=batch_size or default_batch_size(device),
+            device=device,
+            fresh=fresh,
+        )
 
 
 @dataclass(slots=True)
 class Extracted:
-    """Every shard of a job, and how it went."""
+    """Every shard of one lane, and how it went."""
 
     layout: ShardLayout
     shards: list[ShardResult] = field(default_factory=list)
@@ -69,26 +87,43 @@ class Extracted:
         """Return float32 ``[n, d]`` of one head in index order."""
         return np.concatenate([shard.features[head] for shard in self.shards])
 
+    def labels(self) -> IndexArray | None:
+        """Return the int64 ``[n]`` labels of the images, or None where they have none."""
+        parts = [shard.facts.get("labels") for shard in self.shards]
+        if any(part is None for part in parts):
+            return None
+        return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+
     def image_size(self) -> tuple[int, int] | None:
         """Return ``(height, width)`` where all images share one size."""
         sizes = {tuple(size) for shard in self.shards for size in shard.facts["sizes"]}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def in_contiguous_blocks(self, head: str) -> FeatureSet:
-        """Blocks are runs of shards: for images that are independent draws in index order."""
-        return FeatureSet(
-            tuple(
-                np.concatenate([self.shards[s].features[head] for s in block])
+    def blocks(self, *, contiguous: bool) -> tuple[IndexArray, ...]:
+        """Return the indices of each jackknife block.
+
+        Contiguous blocks are runs of shards, for images that are independent draws in index order; the
+        others are a fixed random partition, for files, whose order often follows their classes.
+        """
+        if contiguous:
+            return tuple(
+                np.concatenate([self.layout.indices(shard) for shard in block])
                 for block in self.layout.blocks()
             )
-        )
+        order = stream(0, "block").permutation(self.layout.count)
+        return tuple(np.sort(part) for part in np.array_split(order, len(self.layout.blocks())))
 
-    def in_shuffled_blocks(self, head: str) -> FeatureSet:
-        """Blocks are a fixed random partition: for files, whose order often follows their classes."""
-        features = self.features(head)
-        order = stream(0, "block").permutation(len(features))
-        parts = np.array_split(order, len(self.layout.blocks()))
-        return FeatureSet(tuple(features[np.sort(part)] for part in parts))
+    def in_blocks(
+        self, head: str, *, contiguous: bool, texts: NDArray[np.float32] | None = None
+    ) -> FeatureSet:
+        """Return the features of ``head`` cut into blocks, with labels where the images have them."""
+        features, labels = self.features(head), self.labels()
+        parts = self.blocks(contiguous=contiguous)
+        return FeatureSet(
+            tuple(features[part] for part in parts),
+            labels=None if labels is None else tuple(labels[part] for part in parts),
+            texts=None if texts is None else tuple(texts[part] for part in parts),
+        )
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -102,8 +137,8 @@ def state_store(state: Path, source: ImageSource, extractor: Extractor, layout: 
     return ShardStore(state / f"{images}-{network}-{layout.shard_size}")
 
 
-def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> Extracted:
-    """Compute every shard that is not there yet, in order, and return them all.
+def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> tuple[Extracted, ...]:
+    """Compute every shard that is not there yet, in order, and return all of them, lane by lane.
 
     Args:
         job: what to extract.
@@ -115,38 +150,63 @@ def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> Extract
         InvalidInputError: an image or a feature is not usable.
         TemporaryError: another process works on the same state, or the disk is full.
     """
-    done = Extracted(job.layout)
-    with _exclusive(job.store.folder), strict_numerics():
+    done = tuple(Extracted(job.layout) for _ in job.lanes)
+    with ExitStack() as stack:
+        # In one order everywhere, so that two runs that share folders cannot wait for each other.
+        for store in sorted({lane.store for lane in job.lanes}, key=lambda store: store.folder):
+            stack.enter_context(store.exclusive())
+        stack.enter_context(strict_numerics())
         if job.fresh:
-            job.store.clear()
+            for lane in job.lanes:
+                lane.store.clear()
         for shard in range(job.layout.shards):
-            index = job.layout.indices(shard)
-            result, warning = job.store.read(shard, len(index))
-            if warning:
-                done.warnings.append(warning)
-            if result is None or not set(job.heads) <= set(result.features):
-                # What was extracted before stays: asking for heads in turn never computes one twice.
-                heads = tuple(dict.fromkeys([*job.heads, *(result.features if result else ())]))
-                result = _compute(replace(job, heads=heads), index, progress=progress, stop=stop)
-                job.store.write(shard, result)
-            else:
-                done.reused += len(index)
-                progress(len(index))
-            done.shards.append(result)
+            _add_shard(job, shard, done, progress=progress, stop=stop)
     return done
 
 
-def _compute(job: Job, index: IndexArray, *, progress: Progress, stop: Callable[[], int]) -> ShardResult:
-    parts: dict[str, list[NDArray[np.float32]]] = {head: [] for head in job.heads}
-    facts: dict[str, Any] = {
-        "device": str(job.device), "threads": torch.get_num_threads(),
-        "images": [], "read_seconds": [], "extract_seconds": [], "sizes": [],
-    }  # fmt: skip
+def _add_shard(
+    job: Job, shard: int, done: Sequence[Extracted], *, progress: Progress, stop: Callable[[], int]
+) -> None:
+    """Add one shard to every lane: read from its file, or computed in one pass over its images."""
+    index = job.layout.indices(shard)
+    whole: dict[int, ShardResult] = {}
+    wanted: dict[int, tuple[str, ...]] = {}
+    for number, lane in enumerate(job.lanes):
+        result, warning = lane.store.read(shard, len(index))
+        done[number].warnings += [warning] if warning else []
+        if result is not None and _is_whole(job, lane, result):
+            whole[number] = result
+        else:
+            # What was extracted before stays: asking for heads in turn never computes one twice.
+            wanted[number] = tuple(dict.fromkeys([*lane.heads, *(result.features if result else ())]))
+    if wanted:
+        for number, result in _compute(job, wanted, index, progress=progress, stop=stop).items():
+            job.lanes[number].store.write(shard, result)
+            whole[number] = result
+    else:
+        progress(len(index))
+    for number, extracted in enumerate(done):
+        extracted.shards.append(whole[number])
+        extracted.reused += 0 if number in wanted else len(index)
+
+
+def _is_whole(job: Job, lane: Lane, result: ShardResult) -> bool:
+    return set(lane.heads) <= set(result.features) and (not job.needs_labels or "labels" in result.facts)
+
+
+def _compute(
+    job: Job, wanted: Mapping[int, tuple[str, ...]], index: IndexArray, *, progress: Progress,
+    stop: Callable[[], int],
+) -> dict[int, ShardResult]:  # fmt: skip
+    parts: dict[int, dict[str, list[NDArray[np.float32]]]] = {
+        number: {head: [] for head in heads} for number, heads in wanted.items()
+    }
+    facts = _ShardFacts(job)
     size, position = min(job.batch_size, len(index)), 0
     while position < len(index):
         part = index[position : position + size]
         try:
-            features, timing = _one_batch(job, part)
+            batch = _one_batch(job, wanted, part)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise TemporaryError(
@@ -155,97 +215,86 @@ def _compute(job: Job, index: IndexArray, *, progress: Progress, stop: Callable[
                 ) from None
             torch.cuda.empty_cache()
             size = max(size // 2, 1)
-            facts["out_of_memory_batch"] = size
+            facts.out_of_memory_batch = size
             continue
-        for head in job.heads:
-            parts[head].append(features[head])
-        facts["images"].append(len(part))
-        facts["read_seconds"].append(timing.read)
-        facts["extract_seconds"].append(timing.extract)
-        facts["sizes"] = sorted({*map(tuple, facts["sizes"]), *timing.sizes})
+        for number, rows in batch.rows.items():
+            for head, values in rows.items():
+                parts[number][head].append(values)
+        facts.add(len(part), batch)
         position += len(part)
         progress(len(part))
         if signal_number := stop():
             raise _interruption(signal_number)
-    return ShardResult({head: np.concatenate(x) for head, x in parts.items()}, facts)
+    return {
+        number: ShardResult({head: np.concatenate(x) for head, x in heads.items()}, facts.of(number))
+        for number, heads in parts.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
-class _Timing:
+class _Batch:
+    """Rows of each lane, how long they took, and what the images were."""
+
+    rows: Mapping[int, Rows]
     read: float
-    extract: float
-    sizes: tuple[tuple[int, int], ...]
+    extract: Mapping[int, float]
+    sizes: tuple[tuple[int, int], ...] = ()
+    labels: IndexArray | None = None
 
 
-def _one_batch(job: Job, index: IndexArray) -> tuple[dict[str, NDArray[np.float32]], _Timing]:
+@dataclass(slots=True)
+class _ShardFacts:
+    """What is noted about a shard while it is computed."""
+
+    job: Job
+    images: list[int] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)
+    extract: list[Mapping[int, float]] = field(default_factory=list)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    labels: list[IndexArray | None] = field(default_factory=list)
+    out_of_memory_batch: int | None = None
+
+    def add(self, images: int, batch: _Batch) -> None:
+        self.images.append(images)
+        self.read.append(batch.read)
+        self.extract.append(batch.extract)
+        self.sizes.update(batch.sizes)
+        self.labels.append(batch.labels)
+
+    def of(self, number: int) -> dict[str, Any]:
+        known = [part for part in self.labels if part is not None]
+        return {
+            "device": str(self.job.device),
+            "threads": torch.get_num_threads(),
+            "images": self.images,
+            "read_seconds": self.read,
+            "extract_seconds": [seconds[number] for seconds in self.extract],
+            "sizes": sorted(self.sizes),
+            "labels": np.concatenate(known).tolist() if len(known) == len(self.labels) else None,
+            **({"out_of_memory_batch": self.out_of_memory_batch} if self.out_of_memory_batch else {}),
+        }
+
+
+def _one_batch(job: Job, wanted: Mapping[int, tuple[str, ...]], index: IndexArray) -> _Batch:
+    """Read the images once and run each lane's network once on them."""
     start = time.perf_counter()
-    batch = job.source.read(index)
+    batch = job.source.read(index) if job.source is not None else None
     synchronise(job.device)
-    middle = time.perf_counter()
-    features = _features(job.extractor, batch, job.heads)
-    synchronise(job.device)
-    end = time.perf_counter()
+    read = time.perf_counter() - start
+    rows: dict[int, Rows] = {}
+    seconds: dict[int, float] = {}
+    for number, heads in wanted.items():
+        start = time.perf_counter()
+        rows[number] = job.lanes[number].measure(index, batch, heads)
+        synchronise(job.device)
+        seconds[number] = time.perf_counter() - start
+    if batch is None:
+        return _Batch(rows, read, seconds)
     sizes = tuple({(images.shape[2], images.shape[3]) for _, images in batch.same_size_groups()})
-    return features, _Timing(middle - start, end - middle, sizes)
-
-
-def _features(
-    extractor: Extractor, batch: ImageBatch, heads: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
-    out: dict[str, NDArray[np.float32]] = {}
-    for positions, images in batch.same_size_groups():
-        for head, values in extractor(images, heads).items():
-            if not bool(torch.isfinite(values).all()):
-                raise InvalidInputError(
-                    f"features of head {head!r} are not finite (images {index_range(batch.index)})",
-                    hint="are the extractor's weights whole?",
-                )
-            filled = out.setdefault(head, np.empty((len(batch), values.shape[1]), dtype=np.float32))
-            filled[positions] = values.float().cpu().numpy()
-    return out
-
-
-def index_range(index: IndexArray) -> str:
-    """Return ``first..last`` of a run of indices, for messages."""
-    return f"{index[0]}..{index[-1]}"
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given, so that a clock reads the truth."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    return _Batch(rows, read, seconds, sizes, batch.labels)
 
 
 def _interruption(number: int) -> Interrupted:
     error = Interrupted("stopped by a signal; whole shards are kept", hint="run the same command to continue")
     error.exit_code = 128 + number  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
     return error
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the operating system frees it when the holder dies."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
-        lock.acquire()
-    except Timeout as error:
-        holder = (folder / ".holder").read_text().strip() if (folder / ".holder").is_file() else "unknown"
-        raise TemporaryError(
-            f"another evalkit run works on {folder} ({holder})", hint="wait for it, or choose another --out"
-        ) from error
-    except OSError as error:
-        raise TemporaryError(
-            f"cannot write to {folder}: {error.strerror}", hint="choose another --out"
-        ) from error
-    try:
-        _note_holder(folder)
-        yield
-    finally:
-        lock.release()
-
-
-def _note_holder(folder: Path) -> None:
-    (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +13,19 @@ from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
 from evalkit.extractors import FACTS
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.metrics import METRICS
-from evalkit.protocol import PROTOCOLS, Preset, metric_label
+from evalkit.protocol import PROTOCOLS, MetricRequest, Preset
 from evalkit.redaction import redact_command
 from evalkit.references import Reference, at_hand
+from evalkit.registry import did_you_mean
+from evalkit.selection import metric_label, select
+from evalkit.spec import Scalar
 
 DEFAULT_REFERENCES = {"efficientnet-lite0": "cifar10-jpeg-train", "inception-v3": "cifar10"}
 """What the bundled models are measured against unless told otherwise; nothing else has a default."""
+EVERYTHING = "all"
+"""The word after ``--metrics`` for every metric that the protocol's network and the subject can serve."""
+PROBE_WEIGHTS = frozenset({"lpips-vgg", "vgg16"})
+"""Weights that probes read: they are given like those of an extractor."""
 
 
 class PlanRequest(Protocol):
@@ -40,9 +47,52 @@ class PlanRequest(Protocol):
         ...
 
     @property
+    def params(self) -> Mapping[str, Mapping[str, Scalar]]:
+        """Parameters by metric name."""
+        ...
+
+    @property
+    def report_at(self) -> int | None:
+        """Number of images at which the Fréchet distance is predicted."""
+        ...
+
+    @property
     def command(self) -> tuple[str, ...]:
         """The command line."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """An extractor and how it prepares images (None: its default)."""
+
+    extractor: str
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A metric, and the head of the network that it reads; no network where a probe makes its rows.
+
+    ``label`` is the printed name where it is not made of its parts.
+    """
+
+    metric: Metric
+    head: str
+    network: Network | None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AtHand:
+    """What a run found before it samples: counts, references by network, and what the subject can give."""
+
+    images: int
+    references: Mapping[Network, Reference]
+    held_out: Mapping[Network, Reference] = field(default_factory=dict)
+    labelled: bool = False
+    prompted: bool = False
+    latents: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,28 +101,47 @@ class Plan:
 
     Attributes:
         preset: the protocol.
-        metrics: each metric with the head it reads, headline first.
+        metrics: each metric with what it reads, headline first.
         explicit: the user named the metrics, so that none may be left out.
     """
 
     preset: Preset
-    metrics: tuple[tuple[Metric, str], ...]
+    metrics: tuple[Planned, ...]
     explicit: bool = False
 
     @property
-    def heads(self) -> tuple[str, ...]:
+    def networks(self) -> tuple[Network, ...]:
+        """Networks to run, each once; the first is the headline's."""
+        return tuple(dict.fromkeys(planned.network for planned in self.metrics if planned.network))
+
+    @property
+    def headline(self) -> Network:
+        """The network that the protocol names, or the first of those asked for."""
+        own = Network(self.preset.extractor, self.preset.extractor_preset)
+        return own if own in self.networks or not self.networks else self.networks[0]
+
+    def of(self, network: Network) -> tuple[Planned, ...]:
+        """Metrics that read a network."""
+        return tuple(planned for planned in self.metrics if planned.network == network)
+
+    def heads(self, network: Network) -> tuple[str, ...]:
         """Heads to extract, each once."""
-        return tuple(dict.fromkeys(head for _, head in self.metrics))
+        return tuple(dict.fromkeys(planned.head for planned in self.of(network)))
+
+    def reference_heads(self, network: Network, *, held_out: bool = False) -> tuple[str, ...]:
+        """Heads of the reference (or of the held-out one) that some metric reads."""
+        readers = [p for p in self.of(network) if p.metric.needs_reference]
+        return tuple(dict.fromkeys(p.head for p in readers if p.metric.needs_held_out or not held_out))
 
     @property
-    def reference_heads(self) -> tuple[str, ...]:
-        """Heads of the reference that some metric reads."""
-        return tuple(dict.fromkeys(head for metric, head in self.metrics if metric.needs_reference))
+    def probed(self) -> tuple[Planned, ...]:
+        """Metrics whose rows a probe makes."""
+        return tuple(planned for planned in self.metrics if planned.network is None)
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether any metric compares with real images."""
-        return bool(self.reference_heads)
+    def needs_labels(self) -> bool:
+        """Whether some metric reads the labels of the generated images."""
+        return any(planned.metric.needs_labels for planned in self.metrics)
 
     def reference_name(self, asked: str | None, *, model: str | None) -> str:
         """Return the reference to use.
@@ -90,81 +159,153 @@ class Plan:
             hint="--reference NAME (see `evalkit list references`) or --reference FOLDER of real images",
         )
 
-    def feasible(self, *, images: int, reference: Reference | None, notify: Callable[[str], None]) -> Plan:
-        """Return the plan without what these images and this reference cannot give.
+    def feasible(self, found: AtHand, *, notify: Callable[[str], None]) -> Plan:
+        """Return the plan without what these images and references cannot give.
 
         Raises:
             InvalidInputError: too few images for a metric that was named, or for all of them.
             NothingMeasuredError: the reference lacks what such a metric reads.
+            UsageError: the subject has no labels, prompts or latent space that such a metric reads.
         """
-        facts = FACTS[self.preset.extractor]
-        kept: list[tuple[Metric, str]] = []
+        kept: list[Planned] = []
         problem: EvalkitError | None = None
-        for metric, head in self.metrics:
+        for planned in self.metrics:
             try:
-                _check_feasible(
-                    metric, head, dimension=facts.dimensions(head), images=images, reference=reference
-                )
-            except (InvalidInputError, NothingMeasuredError) as error:
+                _check_feasible(planned, found)
+            except (InvalidInputError, NothingMeasuredError, UsageError) as error:
                 if self.explicit:
                     raise
                 problem = error
-                notify(f"left out {metric.name}: {error.message}")
+                notify(f"left out {planned.metric.name}: {error.message}")
             else:
-                kept.append((metric, head))
+                kept.append(planned)
         if not kept and problem is not None:
             raise problem
         return replace(self, metrics=tuple(kept))
 
-    def label(self, metric: Metric, head: str, extractor: Extractor) -> str:
-        """Return the printed name of a metric; see :func:`~evalkit.protocol.metric_label`."""
+    def label(self, planned: Planned, extractor: Extractor) -> str:
+        """Return the printed name of a metric; see :func:`~evalkit.selection.metric_label`."""
+        if planned.label:
+            digest = (extractor.spec.sha256 or "")[:8]
+            return planned.label if extractor.published else f"{planned.label}:{extractor.spec.name}@{digest}"
+        network = planned.network or self.headline
         return metric_label(
-            metric=metric.name,
-            head=head,
-            extractor=self.preset.extractor,
-            preset=self.preset.extractor_preset,
+            metric=planned.metric.name,
+            head=planned.head,
+            extractor=network.extractor,
+            preset=network.preset,
             sha256=extractor.spec.sha256 or "",
             published=extractor.published,
         )
 
 
-def _check_feasible(
-    metric: Metric, head: str, *, dimension: int, images: int, reference: Reference | None
-) -> None:
-    fewest = metric.minimum_images
-    if images < fewest:
-        raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {images}")
-    if not metric.needs_reference or reference is None:
+def _check_feasible(planned: Planned, found: AtHand) -> None:
+    metric, fewest = planned.metric, planned.metric.minimum_images
+    if metric.needs_labels and not found.labelled:
+        raise UsageError(
+            f"{metric.name} needs the class of each image",
+            hint="a class-conditional model, or files in one sub-folder for each class",
+        )
+    if metric.needs_prompts and not found.prompted:
+        raise UsageError(
+            f"{metric.name} needs a prompt for each image", hint="--prompts FILE, one line an image"
+        )
+    if planned.network is None:
+        if not found.latents:
+            raise UsageError(
+                f"{metric.name} needs a generator that shows its latent space",
+                hint="stylegan, cgan and vae do; see evalkit.core.LatentGenerator for your own",
+            )
         return
-    statistics = reference.head(head, dimension=dimension)
+    if found.images < fewest:
+        raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {found.images}")
+    if metric.needs_reference and planned.network in found.references:
+        _check_reference(planned, found.references[planned.network])
+    if metric.needs_held_out:
+        held = found.held_out.get(planned.network)
+        if held is None:
+            raise NothingMeasuredError(
+                f"{metric.name} needs real images that the model was not trained on", hint="--held-out NAME"
+            )
+        _check_reference(planned, held)
+
+
+def _check_reference(planned: Planned, reference: Reference) -> None:
+    metric, fewest = planned.metric, planned.metric.minimum_images
+    network = planned.network
+    dimension = FACTS[network.extractor].dimensions(planned.head) if network else 0
+    statistics = reference.head(planned.head, dimension=dimension)
     kept = len(statistics.bank) if metric.needs_bank else fewest
     if kept < fewest:
         raise InvalidInputError(
             f"{metric.name} needs at least {fewest} reference features, {reference.name!r} keeps {kept}"
         )
+    if metric.needs_groups:
+        _ = statistics.groups  # raises where the reference has none
 
 
 def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], None]) -> Plan:
     """Resolve ``protocol`` (``auto`` decides by what is at hand, and says so) and the metrics.
 
     Raises:
-        UsageError: an unknown protocol, metric, head or extractor.
+        UsageError: an unknown protocol, metric, parameter, head or extractor.
     """
     preset = _auto(request, notify) if protocol == "auto" else PROTOCOLS[protocol]
+    everything = request.metrics == (EVERYTHING,)
+    names = _everything(preset) if everything else request.metrics
+    roles = {name: METRICS[name]().head for name in METRICS}
+    chosen = select(preset, names, roles=roles, params=request.params)
+    metrics = tuple(_planned(preset, wanted, request) for wanted in chosen)
+    plan = Plan(preset=preset, metrics=metrics, explicit=bool(request.metrics) and not everything)
+    _check_weights(plan, request)
+    return plan
+
+
+def _everything(preset: Preset) -> tuple[str, ...]:
+    """Every metric that the protocol's own network, or a probe, can serve; the headline stays first."""
+    own = [wanted.metric for wanted in preset.metrics]
+    others = [name for name in METRICS if METRICS[name].reads in {"images", "paths"} and name not in own]
+    served = {role for role, _ in FACTS[preset.extractor].roles} | {"distance"}
+    return (*own, *(name for name in others if METRICS[name]().head in served))
+
+
+def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Planned:
+    kind = METRICS[wanted.metric]
+    if kind.reads == "pairs":
+        raise UsageError(
+            f"{wanted.metric!r} compares pairs of images", hint="evalkit pairs GENERATED REFERENCE"
+        )
+    params = dict(wanted.params)
+    if request.report_at is not None and wanted.metric == "fd":
+        params["report_at"] = request.report_at
+    known: list[str] = [field_.name for field_ in fields(kind)] if is_dataclass(kind) else []
+    for name in params:
+        if name not in known:
+            raise UsageError(
+                f"metric {wanted.metric!r} has no parameter {name!r}", hint=did_you_mean(name, known)
+            )
+    metric = kind(**params)
+    if kind.reads != "images":
+        return Planned(metric, wanted.head, None, wanted.label)
+    network = Network(wanted.extractor or preset.extractor, wanted.preset)
+    if not wanted.extractor:
+        network = replace(network, preset=preset.extractor_preset)
+    FACTS[network.extractor].dimensions(wanted.head)
+    return Planned(metric, wanted.head, network, wanted.label)
+
+
+def _check_weights(plan: Plan, request: PlanRequest) -> None:
+    used = {network.extractor for network in plan.networks}
     for name in request.weights:
+        if name in PROBE_WEIGHTS and plan.probed:
+            continue
         if name not in FACTS:
             FACTS[name]  # raises with a did-you-mean
-        if name != preset.extractor:
+        if name not in used:
             raise UsageError(
-                f"--weights {name}=… is not used: protocol {preset.name!r} reads {preset.extractor}",
+                f"--weights {name}=… is not used: the metrics read {', '.join(sorted(used)) or 'no network'}",
                 hint="add --protocol standard" if name == "inception-v3" else None,
             )
-    facts = FACTS[preset.extractor]
-    metrics = []
-    for chosen in preset.select(request.metrics):
-        facts.dimensions(chosen.head)
-        metrics.append((METRICS[chosen.metric](**dict(chosen.params)), chosen.head))
-    return Plan(preset=preset, metrics=tuple(metrics), explicit=bool(request.metrics))
 
 
 def _auto(request: PlanRequest, notify: Callable[[str], None]) -> Preset:

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evalkit.errors import UsageError
-from evalkit.registry import Registry, did_you_mean
-from evalkit.spec import Scalar, Spec, sha256_of
+from evalkit.registry import Registry
+from evalkit.spec import Scalar, Spec, canonical_json, sha256_of
 
 FINGERPRINT_VERSION = 1
 LABEL_RULE = "balanced by index"
@@ -25,11 +24,20 @@ DTYPE_POLICY = "float32 features, TF32 and autocast off, float64 statistics"
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """A metric to compute: its registered name, the head it reads, and its parameters."""
+    """A metric to compute: its registered name, the head it reads, and its parameters.
+
+    Attributes:
+        extractor: registered extractor; empty for the protocol's own.
+        preset: how that extractor prepares images; None is its default.
+        label: printed name where the published one is not made of its parts (``cmmd``).
+    """
 
     metric: str
     head: str
     params: tuple[tuple[str, Scalar], ...] = ()
+    extractor: str = ""
+    preset: str | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +57,22 @@ class Preset:
     metrics: tuple[MetricRequest, ...]
     extractor_preset: str | None = None
 
-    def select(self, names: tuple[str, ...]) -> tuple[MetricRequest, ...]:
-        """Return the requests for ``names`` (``fd``, or ``fd@pooled`` for another head), all where empty.
 
-        Raises:
-            UsageError: a name is not one of the protocol's metrics.
-        """
-        if not names:
-            return self.metrics
-        known = {request.metric: request for request in self.metrics}
-        chosen = []
-        for name in names:
-            metric, _, head = name.partition("@")
-            metric = self._canonical(metric, known)
-            request = known[metric]
-            chosen.append(MetricRequest(metric, head or request.head, request.params))
-        return tuple(dict.fromkeys(chosen))
+@dataclass(frozen=True, slots=True)
+class MeasuredMetric:
+    """One metric as it was really computed; ``inputs`` names what it read beside the protocol's own.
 
-    def _canonical(self, metric: str, known: Mapping[str, MetricRequest]) -> str:
-        inception_name = {"fid": "fd", "kid": "kd"}.get(metric, "")
-        if inception_name in known:
-            if self.extractor == "inception-v3":
-                return inception_name
-            raise UsageError(
-                f"{metric!r} is the name only with the real InceptionV3; protocol {self.name!r} uses "
-                f"{self.extractor}",
-                hint=f"ask for {inception_name!r}, or add --protocol standard",
-            )
-        if metric not in known:
-            raise UsageError(
-                f"protocol {self.name!r} has no metric {metric!r}", hint=did_you_mean(metric, known)
-            )
-        return metric
+    ``inputs`` holds the specs and digests of another extractor, another reference, a held-out reference,
+    a list of prompts or a probe; empty for a metric that reads what the whole protocol reads.
+    """
+
+    spec: Spec
+    head: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metric as plain JSON data."""
+        return {**self.spec.to_json(), "head": self.head, **dict(self.inputs)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ class EvalProtocol:
 
     name: str
     extractor: Spec
-    metrics: tuple[tuple[Spec, str], ...]
+    metrics: tuple[MeasuredMetric, ...]
     num_images: int
     image_size: tuple[int, int] | None
     reference_sha256: str | None
@@ -105,7 +97,7 @@ class EvalProtocol:
             "fingerprint_version": FINGERPRINT_VERSION,
             "numerics_version": self.numerics_version,
             "extractor": self.extractor.to_json(),
-            "metrics": [{**spec.to_json(), "head": head} for spec, head in sorted_metrics(self.metrics)],
+            "metrics": [metric.to_json() for metric in sorted(self.metrics, key=_order)],
             "num_images": self.num_images,
             "image_size": list(self.image_size) if self.image_size else None,
             "rejected_images": self.rejected_images,
@@ -121,29 +113,9 @@ class EvalProtocol:
         return sha256_of(self.fields())
 
 
-def sorted_metrics(metrics: tuple[tuple[Spec, str], ...]) -> list[tuple[Spec, str]]:
-    """Return metrics in a fixed order, so that the order in which they were asked for does not matter."""
-    return sorted(metrics, key=lambda pair: (pair[0].name, pair[1], pair[0].params))
-
-
-def metric_label(
-    *, metric: str, head: str, extractor: str, preset: str | None, sha256: str, published: bool
-) -> str:
-    """Return the printed name: ``fid`` only with the published InceptionV3 at its own head and resize.
-
-    Any other extractor, weights, preset or head says so: ``fd:efficientnet-lite0``,
-    ``fd:inception-v3@1a2b3c4d``, ``fid:clean-fid``, ``fd:inception-v3/192``.
-    """
-    if extractor != "inception-v3" or not published:
-        suffix = extractor if published else f"{extractor}@{sha256[:8]}"
-        return f"{metric}:{suffix}"
-    tool = "" if preset in {None, "fid", "adm"} else f":{preset}"
-    if (metric, head) == ("fd", "spatial"):
-        return f"sfid{tool}"
-    usual = {"is": "logits_unbiased"}.get(metric, "2048")
-    if head != usual:
-        return f"{metric}:inception-v3/{head}"
-    return {"fd": "fid", "kd": "kid"}.get(metric, metric) + tool
+def _order(metric: MeasuredMetric) -> tuple[str, str, str]:
+    """A fixed order, so that the order in which metrics were asked for does not matter."""
+    return metric.spec.name, metric.head, canonical_json([metric.spec.params, dict(metric.inputs)])
 
 
 PROTOCOLS: Registry[Preset] = Registry("protocol")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evalkit.errors import UsageError
 from evalkit.generators import SamplingOptions
+from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
 
 
@@ -22,6 +23,10 @@ class ScoreRequest:
     reference: str | None = None
     protocol: str = "auto"
     metrics: tuple[str, ...] = ()
+    params: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    report_at: int | None = None
+    held_out: str | None = None
+    prompts: Path | None = None
     num_samples: int | None = None
     seed: int = 0
     batch_size: int | None = None
@@ -47,6 +52,14 @@ class ScoreRequest:
             raise UsageError("--sampler, --steps, --guidance, --eta and --dtype belong to --model")
         if self.images is not None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")
-        for value, flag in ((self.num_samples, "--num-samples"), (self.batch_size, "--batch-size")):
+        if self.prompts is not None and self.model is not None:
+            raise UsageError(
+                "--prompts belongs to --images", hint="sample the model first, in the order of the prompts"
+            )
+        for value, flag in (
+            (self.num_samples, "--num-samples"),
+            (self.batch_size, "--batch-size"),
+            (self.report_at, "--report-at"),
+        ):
             if value is not None and value < 1:
                 raise UsageError(f"{flag} must be at least 1, not {value}")

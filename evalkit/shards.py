@@ -11,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from evalkit.atomic import write_atomically
 from evalkit.core import IndexArray
+from evalkit.errors import TemporaryError
 
 _SMALLEST, _LARGEST, _WANTED = 8, 512, 16
 _MOST_BLOCKS, _FEWEST_EVEN_BLOCKS = 20, 10
@@ -94,6 +99,34 @@ class ShardStore:
             if result is not None and all(len(rows) == count for rows in result.features.values()):
                 return result, None
         return None, warning
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder, made where it is missing; the operating system frees it when the holder dies.
+
+        Raises:
+            TemporaryError: another process holds it, or it cannot be written to.
+        """
+        holder = self.folder / ".holder"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", blocking=False)
+            lock.acquire()
+        except Timeout as error:
+            who = holder.read_text().strip() if holder.is_file() else "unknown"
+            raise TemporaryError(
+                f"another evalkit run works on {self.folder} ({who})",
+                hint="wait for it, or choose another --out",
+            ) from error
+        except OSError as error:
+            raise TemporaryError(
+                f"cannot write to {self.folder}: {error.strerror}", hint="choose another --out"
+            ) from error
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+            yield
+        finally:
+            lock.release()
 
     def clear(self) -> None:
         """Remove every shard."""

@@ -13,7 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evalkit.core import Generator, ImageSource
-from evalkit.extraction import Extracted, synchronise
+from evalkit.extraction import Extracted
+from evalkit.lanes import synchronise
 from evalkit.record import Performance
 
 

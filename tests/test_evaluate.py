@@ -319,7 +319,7 @@ def test_a_callable_that_fails_is_named(tmp_path, reference, monkeypatch):
         ({"num_samples": 0}, UsageError, "at least 1"),
         ({"num_samples": 1}, InvalidInputError, "at least"),
         ({"metrics": ["fid"]}, UsageError, "only with the real InceptionV3"),
-        ({"metrics": ["fdd"]}, UsageError, "no metric"),
+        ({"metrics": ["fdd"]}, UsageError, "unknown metric"),
         ({"metrics": ["fd@pooled"]}, UsageError, "no head"),
         ({"protocol": "embeded"}, UsageError, "unknown protocol"),
         ({"reference": None}, UsageError, "a reference is needed"),

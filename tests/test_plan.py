@@ -63,4 +63,5 @@ def test_the_command_keeps_images_on_disk_and_redacts(tmp_path, monkeypatch):
 )
 def test_each_head_is_extracted_once(notes, protocol, metrics, heads):
     plan = make_plan(protocol, request=ScoreRequest(model="ddpm", metrics=metrics), notify=notes.append)
-    assert plan.heads == heads
+    assert plan.heads(plan.headline) == heads
+    assert plan.networks == (plan.headline,)

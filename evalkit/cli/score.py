@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -36,6 +37,29 @@ def _weights(
             raise click.BadParameter(f"{value!r} is not of the form NAME=FILE")
         pairs[name] = Path(file)
     return pairs
+
+
+def _params(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    params: dict[str, dict[str, Any]] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        metric, dot, name = key.partition(".")
+        if not (equals and dot and metric and name):
+            raise click.BadParameter(f"{value!r} is not of the form METRIC.NAME=VALUE")
+        params.setdefault(metric, {})[name] = _scalar(text)
+    return params
+
+
+def _scalar(text: str) -> str | int | float | bool | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict | list) or value in (float("inf"), float("-inf")) or value != value:  # noqa: PLR0124
+        raise click.BadParameter(f"{text!r} is not a number, a word, true, false or null")
+    return value  # type: ignore[no-any-return]
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -85,7 +109,33 @@ weights_option = click.option(
     default="",
     callback=_names,
     metavar="A,B,…",
-    help="Metrics of the protocol; all by default. `fd@pooled` reads another head.",
+    help="Metrics; those of the protocol by default, `all` for every one at hand. `fd@pooled` reads another "
+    "head, `fd:dinov2` another extractor. See `evalkit list metrics`.",
+)
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    callback=_params,
+    metavar="METRIC.NAME=VALUE",
+    help="Parameter of a metric, for example kd.subsets=10; it is part of the fingerprint.",
+)
+@click.option(
+    "--report-at",
+    type=int,
+    metavar="N",
+    help="Also predict the Fréchet distance at N images, with an interval.",
+)
+@click.option(
+    "--held-out",
+    metavar="NAME|PATH",
+    help="Real images no model was trained on (ct and fld compare with them).",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Text file, one prompt for each image of --images, in order.",
 )
 @click.option(
     "--num-samples", type=int, metavar="N", help="Images to score; the protocol's number by default."

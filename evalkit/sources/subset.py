@@ -36,9 +36,10 @@ class SubsetSource:
 
     def read(self, index: IndexArray) -> ImageBatch:
         """Return the images at positions ``index`` of the subset."""
-        batch = self.source.read(self._positions()[index])
+        batch = self.source.read(self.positions(index))
         return ImageBatch(images=batch.images, index=index, labels=batch.labels)
 
-    def _positions(self) -> IndexArray:
+    def positions(self, index: IndexArray) -> IndexArray:
+        """Return where the images at ``index`` of the subset lie in the source, int64 ``[n]``."""
         chosen = stream(self.base_seed, "subset").choice(len(self.source), self.count, replace=False)
-        return np.sort(chosen).astype(np.int64)
+        return np.sort(chosen).astype(np.int64)[index]

@@ -123,7 +123,7 @@ def test_what_goes_wrong_is_told_with_the_right_code(arguments, code, message, c
 
 
 def test_an_unexpected_error_is_70_and_never_1(score, monkeypatch, capsys):
-    monkeypatch.setattr("evalkit.evaluate.compute_all", lambda *_args, **_flags: 1 / 0)
+    monkeypatch.setattr("evalkit.measurement.compute_all", lambda *_args, **_flags: 1 / 0)
     assert score("--model", TOY) == 70
     assert "internal error" in capsys.readouterr().err
 

@@ -1,0 +1,168 @@
+"""From the shards of a run to its scores, and to the protocol that says how each of them was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit import numerics
+from evalkit.core import Extractor, FeatureSet, Probe, ReferenceFeatures
+from evalkit.errors import UsageError
+from evalkit.extraction import Extracted
+from evalkit.metrics import compute_all
+from evalkit.plan import Network, Plan, Planned
+from evalkit.protocol import EvalProtocol, MeasuredMetric
+from evalkit.record import MetricResult, ProtocolInfo
+from evalkit.references import Reference
+from evalkit.seeding import SEED_SCHEME, stream
+from evalkit.spec import Spec, sha256_of
+from evalkit.subjects import Subject
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Materials:
+    """Everything that the metrics of a run read.
+
+    Attributes:
+        lanes: the features of each network; ``probes`` the rows of each probed metric.
+        references: real images by network; ``held_out`` those that no model was trained on.
+        prompts: one for each image.
+        drawn: the images are independent draws in index order, and not files.
+    """
+
+    extractors: Mapping[Network, Extractor]
+    drawn: bool
+    lanes: Mapping[Network, Extracted] = field(default_factory=dict)
+    probes: Mapping[Planned, Extracted] = field(default_factory=dict)
+    references: Mapping[Network, Reference] = field(default_factory=dict)
+    held_out: Mapping[Network, Reference] = field(default_factory=dict)
+    prompts: tuple[str, ...] | None = None
+
+
+def measure(plan: Plan, materials: Materials) -> tuple[MetricResult, ...]:
+    """Compute every metric of ``plan``, doing once what several of them share."""
+    generated = _GeneratedSides(materials)
+    references = _ReferenceSides(materials)
+    scores = compute_all(
+        [(planned.metric, generated.of(planned), references.of(planned)) for planned in plan.metrics],
+        rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
+    )
+    return tuple(
+        MetricResult.from_score(score, metric=_label(plan, planned, materials), variant=planned.head)
+        for planned, score in zip(plan.metrics, scores, strict=True)
+    )
+
+
+def _label(plan: Plan, planned: Planned, materials: Materials) -> str:
+    if planned.network is None:
+        return planned.label or planned.metric.name
+    return plan.label(planned, materials.extractors[planned.network])
+
+
+class _GeneratedSides:
+    """Feature sets by what they hold; metrics that read the same get the same object, and so share work."""
+
+    def __init__(self, materials: Materials) -> None:
+        self._materials = materials
+        self._made: dict[tuple[object, ...], FeatureSet] = {}
+
+    def of(self, planned: Planned) -> FeatureSet:
+        """Return the features that a metric reads, in its jackknife blocks."""
+        materials, metric, head = self._materials, planned.metric, planned.head
+        if planned.network is None:
+            return materials.probes[planned].in_blocks(head, contiguous=True)
+        # Independent draws are cut as they come; files at random, but logits keep their order for the splits.
+        contiguous = materials.drawn or metric.head == "logits"
+        prefix = str(dict(metric.spec.params).get("prefix") or "") if metric.needs_prompts else None
+        key = (planned.network, head, contiguous, prefix)
+        if key not in self._made:
+            texts = None if prefix is None else self._texts(planned.network, prefix)
+            lane = materials.lanes[planned.network]
+            self._made[key] = lane.in_blocks(head, contiguous=contiguous, texts=texts)
+        return self._made[key]
+
+    def _texts(self, network: Network, prefix: str) -> NDArray[np.float32]:
+        extractor = self._materials.extractors[network]
+        encode = getattr(extractor, "encode_text", None)
+        if encode is None:
+            raise UsageError(
+                f"{extractor.spec.name} reads no text", hint="a CLIP extractor does: clip-score:clip-vit-b-32"
+            )
+        features: NDArray[np.float32] = encode([prefix + prompt for prompt in self._materials.prompts or ()])
+        return features
+
+
+class _ReferenceSides:
+    """References by head, with the held-out one beside them where it was named."""
+
+    def __init__(self, materials: Materials) -> None:
+        self._materials = materials
+        self._made: dict[tuple[Network, str], ReferenceFeatures] = {}
+
+    def of(self, planned: Planned) -> ReferenceFeatures | None:
+        """Return what a metric compares with."""
+        network, materials = planned.network, self._materials
+        if network is None or not planned.metric.needs_reference:
+            return None
+        key = (network, planned.head)
+        if key not in self._made:
+            dimension = materials.extractors[network].heads[planned.head]
+            statistics = materials.references[network].head(planned.head, dimension=dimension)
+            held = materials.held_out.get(network)
+            if held is not None and planned.head in held.heads:
+                statistics = statistics.with_held_out(held.head(planned.head, dimension=dimension))
+            self._made[key] = statistics
+        return self._made[key]
+
+
+def protocol_info(
+    plan: Plan, subject: Subject, *, materials: Materials, probes: Mapping[Planned, Probe]
+) -> ProtocolInfo:
+    """Return every choice that can move a number, and their digest."""
+    headline = plan.headline
+    reference = materials.references.get(headline)
+    lane = materials.lanes.get(headline)
+    protocol = EvalProtocol(
+        name=plan.preset.name,
+        extractor=_primary(plan, materials.extractors, list(probes.values())),
+        metrics=tuple(
+            MeasuredMetric(planned.metric.spec, planned.head, _inputs(plan, planned, materials, probes))
+            for planned in plan.metrics
+        ),
+        num_images=len(subject.source),
+        image_size=lane.image_size() if lane else None,
+        reference_sha256=reference.sha256 if reference else None,
+        reference_count=reference.count if reference else 0,
+        numerics_version=numerics.NUMERICS_VERSION,
+        seed_scheme=SEED_SCHEME,
+        rejected_images=len(subject.rejected),
+    )
+    return ProtocolInfo(name=protocol.name, fields=protocol.fields(), fingerprint=protocol.fingerprint())
+
+
+def _primary(plan: Plan, extractors: Mapping[Network, Extractor], probes: Sequence[Probe]) -> Spec:
+    return extractors[plan.headline].spec if plan.networks else probes[0].spec
+
+
+def _inputs(
+    plan: Plan, planned: Planned, materials: Materials, probes: Mapping[Planned, Probe]
+) -> dict[str, Any]:
+    """What a metric reads that the whole protocol does not."""
+    network, metric = planned.network, planned.metric
+    if network is None:
+        # The model is the subject: of the probe only how it measures belongs to the protocol.
+        return {"probe": {**probes[planned].spec.to_json(), "sha256": None}}
+    inputs: dict[str, Any] = {}
+    if network != plan.headline:
+        inputs["extractor"] = materials.extractors[network].spec.to_json()
+        if metric.needs_reference and network in materials.references:
+            inputs["reference"] = materials.references[network].sha256
+    if metric.needs_held_out and network in materials.held_out:
+        inputs["held_out"] = materials.held_out[network].sha256
+    if metric.needs_prompts and materials.prompts is not None:
+        inputs["prompts"] = sha256_of(list(materials.prompts))
+    return inputs

@@ -1,0 +1,44 @@
+"""A list of prompts: a UTF-8 text file, one line for each image, in the order of the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.core import ImageSource
+from evalkit.errors import InvalidInputError, UsageError
+from evalkit.sources.subset import SubsetSource
+
+_LONGEST = 10_000
+
+
+def read_prompts(path: Path | None, source: ImageSource, *, found: int) -> tuple[str, ...]:
+    """Return the prompt of each image of ``source``; a random subset of the images takes its own lines.
+
+    Args:
+        path: the file.
+        source: the images that are scored.
+        found: number of images that the file must have a line for.
+
+    Raises:
+        UsageError: there is no such file.
+        InvalidInputError: it is not UTF-8, has an empty or absurdly long line, or not ``found`` lines.
+    """
+    if path is None or not path.is_file():
+        raise UsageError(f"there is no file of prompts {str(path)!r}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path.name} is not UTF-8 text") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or len(line) > _LONGEST:
+            raise InvalidInputError(f"{path.name}, line {number}: a prompt of {len(line)} characters")
+    if len(lines) != found:
+        raise InvalidInputError(
+            f"{path.name} has {len(lines)} prompts for {found} images",
+            hint="one line for each image, in order",
+        )
+    index = np.arange(len(source), dtype=np.int64)
+    positions = source.positions(index) if isinstance(source, SubsetSource) else index
+    return tuple(lines[position] for position in positions)
