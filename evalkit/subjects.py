@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
 from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
+from evalkit.references import REGISTERED
 from evalkit.seeding import SEED_SCHEME, image_seeds
-from evalkit.sources import DecodePolicy, open_source
+from evalkit.sources import DecodePolicy, Rejected, open_source
 from evalkit.sources.decode import DEFAULT_POLICY
 from evalkit.sources.generated import GeneratedSource
 from evalkit.sources.subset import SubsetSource
@@ -88,14 +89,14 @@ def open_images(
     path: Path, *, options: ImageOptions, name: str | None, count: int | None, default_count: int, seed: int,
     notify: Notify,
 ) -> Subject:  # fmt: skip
-    """Return files of images as a subject: a fixed random subset where there are more than ``count``.
+    """Return files of images, or a registered data set, as a subject.
+
+    A fixed random subset is scored where there are more than ``count``.
 
     Raises:
         InvalidInputError: fewer images than asked for.
     """
-    opened = open_source(
-        path, policy=options.policy, workers=options.workers, on_bad=options.on_bad, max_bad=options.max_bad
-    )
+    opened, rejects = _open_images(path, options)
     found = len(opened)
     if count is not None and count > found:
         raise InvalidInputError(
@@ -119,8 +120,17 @@ def open_images(
         format=opened.spec.name,
         sha256=opened.spec.sha256,
     )
-    rejected = tuple(f"{r.name}: {r.reason}" for r in opened.rejected)
+    rejected = tuple(f"{r.name}: {r.reason}" for r in rejects)
     return Subject(info=info, source=source, found=found + len(rejected), rejected=rejected)
+
+
+def _open_images(path: Path, options: ImageOptions) -> tuple[ImageSource, Sequence[Rejected]]:
+    if str(path) in REGISTERED and not path.exists():
+        return REGISTERED[str(path)].open(), ()
+    opened = open_source(
+        path, policy=options.policy, workers=options.workers, on_bad=options.on_bad, max_bad=options.max_bad
+    )
+    return opened, opened.rejected
 
 
 def identifier_from(path: Path) -> str:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "sample": ("evalkit.cli.sample", "Write samples of a model as PNG files or an npz."),
     "compare": ("evalkit.cli.compare", "Compare records in one table: quality, error bars, images/s."),
     "reference": ("evalkit.cli.reference", "Build, list, show, verify and export references."),
+    "verify": ("evalkit.cli.verify", "Measure published numbers again on this machine."),
     "train": ("evalkit.cli.train", "Train a bundled model again from images."),
     "card": ("evalkit.cli.card", "Write the model card of a checkpoint from its records."),
     "list": ("evalkit.cli.listing", "List models, metrics, extractors, references, protocols, samplers."),

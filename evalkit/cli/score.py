@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.options import named_files
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,18 +26,6 @@ def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter("give 'auto' or a number of at least 1")
     return int(value)
-
-
-def _weights(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Path]:
-    pairs = {}
-    for value in values:
-        name, equals, file = value.partition("=")
-        if not equals or not file:
-            raise click.BadParameter(f"{value!r} is not of the form NAME=FILE")
-        pairs[name] = Path(file)
-    return pairs
 
 
 def _params(
@@ -69,7 +58,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 weights_option = click.option(
     "--weights",
     multiple=True,
-    callback=_weights,
+    callback=named_files,
     metavar="EXTRACTOR=FILE",
     help="Weights of an extractor from a file; other than published ones are named in the label.",
 )
