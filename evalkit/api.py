@@ -27,6 +27,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     report_at: int | None = None,
     held_out: str | Path | None = None,
     prompts: str | Path | None = None,
+    attributes: str | None = None,
+    attribute_names: Sequence[str] = (),
     num_samples: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -52,6 +54,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         report_at: number of images at which the Fréchet distance is predicted too.
         held_out: real images that the model was not trained on, named like ``reference``.
         prompts: text file with one line for each image of ``images``.
+        attributes: ``pkg.mod:obj`` or a file of classifiers for ``separability``.
+        attribute_names: names of the attributes, in the order of their logits.
         num_samples: images to score; the protocol's number where None.
         seed: base seed of the samples.
         batch_size: never moves a score beyond float32 rounding; None chooses.
@@ -78,6 +82,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         report_at=report_at,
         held_out=None if held_out is None else str(held_out),
         prompts=None if prompts is None else Path(prompts),
+        attributes=attributes,
+        attribute_names=tuple(attribute_names),
         num_samples=num_samples,
         seed=seed,
         batch_size=batch_size,

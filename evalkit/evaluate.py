@@ -18,7 +18,7 @@ from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
 from evalkit.measurement import Materials, measure, protocol_info
 from evalkit.plan import AtHand, Network, Plan, Planned, make_plan
-from evalkit.probing import build_probes
+from evalkit.probing import BuiltProbe, with_probes
 from evalkit.prompts import read_prompts
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, RunRecord, Status, redact_command
@@ -66,7 +66,7 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     subject = _open_subject(request, plan, device=device, console=console)
     extractors = {network: _extractor(request, network, device) for network in plan.networks}
     job = _Run(request, subject, extractors, device, console, stop)
-    probes = build_probes(plan, subject, request=request, device=device)
+    plan, probes = with_probes(plan, subject, request=request, device=device, notify=console.note)
     record = _started(job, plan, probes)
     path = request.out / f"{record.run_id}.json"
     record.write(path)
@@ -83,7 +83,7 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     return record
 
 
-def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, Probe], record: RunRecord) -> RunRecord:
+def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record: RunRecord) -> RunRecord:
     """References, the one pass, the probes, the scores."""
     subject, extractors = job.subject, job.extractors
     references = _references(job, plan, held_out=False)
@@ -94,7 +94,6 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, Probe], record: RunR
         held_out=held_out,
         labelled=plan.needs_labels and is_labelled(subject),
         prompted=job.request.prompts is not None,
-        latents=bool(probes),
     )
     plan = plan.feasible(found, notify=job.console.note)
     prompts = (
@@ -104,7 +103,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, Probe], record: RunR
     warm = warm_up(subject.source, job.device) if subject.generator and plan.networks else None
     materials = Materials(
         lanes=_one_pass(job, plan),
-        probes={planned: _probe_pass(job, planned, probes[planned]) for planned in plan.probed},
+        probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
         extractors=extractors,
         references=references,
         held_out=held_out,
@@ -114,7 +113,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, Probe], record: RunR
     return replace(
         record,
         protocol=protocol_info(plan, subject, materials=materials, probes=probes),
-        results=measure(plan, materials),
+        results=measure(plan, materials, probes),
         **_speed(job, plan, materials, warm),
     )
 
@@ -146,7 +145,7 @@ def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
 def _probe_pass(job: _Run, planned: Planned, probe: Probe) -> Extracted:
     request = job.request
     work = Job.of_probe(
-        probe, heads=tuple(probe.heads), count=len(job.subject.source), state=request.out / STATE_FOLDER,
+        probe, heads=(planned.head,), count=len(job.subject.source), state=request.out / STATE_FOLDER,
         device=job.device, batch_size=request.batch_size, fresh=request.fresh,
     )  # fmt: skip
     (extracted,) = job.extract(work, f"{planned.metric.name} of {job.subject.info.id}")
@@ -252,7 +251,7 @@ def _data(reference: Reference | None) -> DataInfo:
     )
 
 
-def _started(job: _Run, plan: Plan, probes: Mapping[Planned, Probe]) -> RunRecord:
+def _started(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe]) -> RunRecord:
     subject = job.subject
     nothing = Materials(extractors=job.extractors, drawn=subject.generator is not None)
     return RunRecord(

@@ -15,6 +15,7 @@ from evalkit.errors import UsageError
 from evalkit.extraction import Extracted
 from evalkit.metrics import compute_all
 from evalkit.plan import Network, Plan, Planned
+from evalkit.probing import BuiltProbe
 from evalkit.protocol import EvalProtocol, MeasuredMetric
 from evalkit.record import MetricResult, ProtocolInfo
 from evalkit.references import Reference
@@ -43,7 +44,9 @@ class Materials:
     prompts: tuple[str, ...] | None = None
 
 
-def measure(plan: Plan, materials: Materials) -> tuple[MetricResult, ...]:
+def measure(
+    plan: Plan, materials: Materials, probes: Mapping[Planned, BuiltProbe]
+) -> tuple[MetricResult, ...]:
     """Compute every metric of ``plan``, doing once what several of them share."""
     generated = _GeneratedSides(materials)
     references = _ReferenceSides(materials)
@@ -52,14 +55,14 @@ def measure(plan: Plan, materials: Materials) -> tuple[MetricResult, ...]:
         rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
     )
     return tuple(
-        MetricResult.from_score(score, metric=_label(plan, planned, materials), variant=planned.head)
+        MetricResult.from_score(score, metric=_label(plan, planned, materials, probes), variant=planned.head)
         for planned, score in zip(plan.metrics, scores, strict=True)
     )
 
 
-def _label(plan: Plan, planned: Planned, materials: Materials) -> str:
+def _label(plan: Plan, planned: Planned, materials: Materials, probes: Mapping[Planned, BuiltProbe]) -> str:
     if planned.network is None:
-        return planned.label or planned.metric.name
+        return probes[planned].label
     return plan.label(planned, materials.extractors[planned.network])
 
 
@@ -120,7 +123,7 @@ class _ReferenceSides:
 
 
 def protocol_info(
-    plan: Plan, subject: Subject, *, materials: Materials, probes: Mapping[Planned, Probe]
+    plan: Plan, subject: Subject, *, materials: Materials, probes: Mapping[Planned, BuiltProbe]
 ) -> ProtocolInfo:
     """Return every choice that can move a number, and their digest."""
     headline = plan.headline
@@ -128,7 +131,7 @@ def protocol_info(
     lane = materials.lanes.get(headline)
     protocol = EvalProtocol(
         name=plan.preset.name,
-        extractor=_primary(plan, materials.extractors, list(probes.values())),
+        extractor=_primary(plan, materials.extractors, [built.probe for built in probes.values()]),
         metrics=tuple(
             MeasuredMetric(planned.metric.spec, planned.head, _inputs(plan, planned, materials, probes))
             for planned in plan.metrics
@@ -149,13 +152,12 @@ def _primary(plan: Plan, extractors: Mapping[Network, Extractor], probes: Sequen
 
 
 def _inputs(
-    plan: Plan, planned: Planned, materials: Materials, probes: Mapping[Planned, Probe]
+    plan: Plan, planned: Planned, materials: Materials, probes: Mapping[Planned, BuiltProbe]
 ) -> dict[str, Any]:
     """What a metric reads that the whole protocol does not."""
     network, metric = planned.network, planned.metric
     if network is None:
-        # The model is the subject: of the probe only how it measures belongs to the protocol.
-        return {"probe": {**probes[planned].spec.to_json(), "sha256": None}}
+        return {"probe": probes[planned].to_json()}
     inputs: dict[str, Any] = {}
     if network != plan.headline:
         inputs["extractor"] = materials.extractors[network].spec.to_json()

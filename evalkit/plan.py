@@ -13,18 +13,23 @@ from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
 from evalkit.extractors import FACTS
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.metrics import METRICS
+from evalkit.perceptual.facts import PAIR_MEASURES
 from evalkit.protocol import PROTOCOLS, MetricRequest, Preset
 from evalkit.redaction import redact_command
 from evalkit.references import Reference, at_hand
 from evalkit.registry import did_you_mean
-from evalkit.selection import metric_label, select
+from evalkit.selection import metric_label, select, select_everything
 from evalkit.spec import Scalar
 
 DEFAULT_REFERENCES = {"efficientnet-lite0": "cifar10-jpeg-train", "inception-v3": "cifar10"}
 """What the bundled models are measured against unless told otherwise; nothing else has a default."""
 EVERYTHING = "all"
 """The word after ``--metrics`` for every metric that the protocol's network and the subject can serve."""
-PROBE_WEIGHTS = frozenset({"lpips-vgg", "vgg16"})
+OFFLINE_DISTANCE = "pd-efficientnet-lite0"
+"""The distance of a path length that needs no download."""
+PROBE_WEIGHTS = frozenset(
+    name for facts in map(PAIR_MEASURES.__getitem__, PAIR_MEASURES) for name in (facts.name, facts.network)
+)
 """Weights that probes read: they are given like those of an extractor."""
 
 
@@ -74,13 +79,16 @@ class Network:
 class Planned:
     """A metric, and the head of the network that it reads; no network where a probe makes its rows.
 
-    ``label`` is the printed name where it is not made of its parts.
+    Attributes:
+        label: printed name where it is not made of its parts.
+        via: the distance that a probe measures with, where one was named.
     """
 
     metric: Metric
     head: str
     network: Network | None
     label: str = ""
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -92,7 +100,6 @@ class AtHand:
     held_out: Mapping[Network, Reference] = field(default_factory=dict)
     labelled: bool = False
     prompted: bool = False
-    latents: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +172,7 @@ class Plan:
         Raises:
             InvalidInputError: too few images for a metric that was named, or for all of them.
             NothingMeasuredError: the reference lacks what such a metric reads.
-            UsageError: the subject has no labels, prompts or latent space that such a metric reads.
+            UsageError: the subject has no labels or prompts that such a metric reads.
         """
         kept: list[Planned] = []
         problem: EvalkitError | None = None
@@ -210,15 +217,10 @@ def _check_feasible(planned: Planned, found: AtHand) -> None:
         raise UsageError(
             f"{metric.name} needs a prompt for each image", hint="--prompts FILE, one line an image"
         )
-    if planned.network is None:
-        if not found.latents:
-            raise UsageError(
-                f"{metric.name} needs a generator that shows its latent space",
-                hint="stylegan, cgan and vae do; see evalkit.core.LatentGenerator for your own",
-            )
-        return
     if found.images < fewest:
         raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {found.images}")
+    if planned.network is None:
+        return
     if metric.needs_reference and planned.network in found.references:
         _check_reference(planned, found.references[planned.network])
     if metric.needs_held_out:
@@ -251,22 +253,22 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
         UsageError: an unknown protocol, metric, parameter, head or extractor.
     """
     preset = _auto(request, notify) if protocol == "auto" else PROTOCOLS[protocol]
+    roles = {name: METRICS[name]().head for name in METRICS if METRICS[name].reads != "pairs"}
     everything = request.metrics == (EVERYTHING,)
-    names = _everything(preset) if everything else request.metrics
-    roles = {name: METRICS[name]().head for name in METRICS}
-    chosen = select(preset, names, roles=roles, params=request.params)
+    chosen = (
+        select_everything(preset, roles=roles, probed=OFFLINE_DISTANCE)
+        if everything
+        else select(preset, request.metrics, roles=_with_pairs(roles), params=request.params)
+    )
     metrics = tuple(_planned(preset, wanted, request) for wanted in chosen)
     plan = Plan(preset=preset, metrics=metrics, explicit=bool(request.metrics) and not everything)
     _check_weights(plan, request)
     return plan
 
 
-def _everything(preset: Preset) -> tuple[str, ...]:
-    """Every metric that the protocol's own network, or a probe, can serve; the headline stays first."""
-    own = [wanted.metric for wanted in preset.metrics]
-    others = [name for name in METRICS if METRICS[name].reads in {"images", "paths"} and name not in own]
-    served = {role for role, _ in FACTS[preset.extractor].roles} | {"distance"}
-    return (*own, *(name for name in others if METRICS[name]().head in served))
+def _with_pairs(roles: Mapping[str, str]) -> Mapping[str, str]:
+    """Pair metrics are known, so that asking for one is told where to go."""
+    return {**{name: "pair" for name in METRICS}, **roles}
 
 
 def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Planned:
@@ -286,7 +288,7 @@ def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Pla
             )
     metric = kind(**params)
     if kind.reads != "images":
-        return Planned(metric, wanted.head, None, wanted.label)
+        return Planned(metric, wanted.head, None, wanted.label, wanted.extractor)
     network = Network(wanted.extractor or preset.extractor, wanted.preset)
     if not wanted.extractor:
         network = replace(network, preset=preset.extractor_preset)

@@ -2,20 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from evalkit.core import LatentGenerator, Probe
-from evalkit.plan import Plan, Planned
+from evalkit.core import Generator, Metric, Probe
+from evalkit.errors import OfflineError, UsageError
+from evalkit.metrics.path_length import PerceptualPathLength
+from evalkit.perceptual import ImageDistance, build_pair_measure
+from evalkit.plan import OFFLINE_DISTANCE, Plan, Planned
+from evalkit.probes import load_attributes, path_probe, separability_probe
 from evalkit.request import ScoreRequest
+from evalkit.spec import Spec
 from evalkit.subjects import Subject
 
+PUBLISHED_DISTANCE = "lpips-vgg"
 
-def build_probes(
-    plan: Plan, subject: Subject, *, request: ScoreRequest, device: torch.device
-) -> Mapping[Planned, Probe]:
-    """Return a probe for each probed metric; none where the subject shows no latent space."""
-    if not plan.probed or not isinstance(subject.generator, LatentGenerator):
-        return {}
-    raise NotImplementedError
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuiltProbe:
+    """A probe, and what it measures with.
+
+    Attributes:
+        network: spec of the distance or of the attribute classifiers, with the digest of its weights.
+        label: printed name of the metric.
+    """
+
+    probe: Probe
+    network: Spec
+    label: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return how the rows are made, as JSON data: the model and its seed are the subject, not this."""
+        spec = self.probe.spec
+        params = {name: value for name, value in spec.params if name != "seed"}
+        return {"kind": spec.kind, "name": spec.name, "params": params, "network": self.network.to_json()}
+
+
+def with_probes(
+    plan: Plan,
+    subject: Subject,
+    *,
+    request: ScoreRequest,
+    device: torch.device,
+    notify: Callable[[str], None],
+) -> tuple[Plan, Mapping[Planned, BuiltProbe]]:
+    """Return the plan with the parameters that its probes settle, and a probe for each probed metric.
+
+    Raises:
+        UsageError: a metric was named that the subject cannot give, for example without a latent space.
+        OfflineError: the distance's weights must be downloaded and cannot be now.
+    """
+    kept: list[Planned] = []
+    probes: dict[Planned, BuiltProbe] = {}
+    for planned in plan.metrics:
+        if planned.network is not None:
+            kept.append(planned)
+            continue
+        try:
+            metric, built = _build(planned, subject, request=request, device=device)
+        except (UsageError, OfflineError) as error:
+            if plan.explicit:
+                raise
+            notify(f"left out {planned.metric.name}: {error.message}")
+            continue
+        settled = replace(planned, metric=metric)
+        kept.append(settled)
+        probes[settled] = built
+    return replace(plan, metrics=tuple(kept)), probes
+
+
+def _build(
+    planned: Planned, subject: Subject, *, request: ScoreRequest, device: torch.device
+) -> tuple[Metric, BuiltProbe]:
+    if subject.generator is None:
+        raise UsageError(
+            f"{planned.metric.name} walks through a model's latent space; images have none",
+            hint="--model NAME",
+        )
+    make = _paths if planned.metric.reads == "paths" else _latents
+    return make(planned, subject.generator, request=request, device=device)
+
+
+def _paths(
+    planned: Planned, generator: Generator, *, request: ScoreRequest, device: torch.device
+) -> tuple[Metric, BuiltProbe]:
+    name = planned.via or PUBLISHED_DISTANCE
+    metric = planned.metric
+    if not isinstance(metric, PerceptualPathLength):
+        raise UsageError(f"{metric.name} is no path length")
+    try:
+        distance = build_pair_measure(name, weights=request.weights, device=str(device))
+    except OfflineError as error:
+        raise OfflineError(
+            error.message, hint=f"{error.hint}; or ask for {planned.metric.name}:{OFFLINE_DISTANCE}"
+        ) from error
+    if not isinstance(distance, ImageDistance):
+        raise UsageError(f"{name} cannot compare images that were never quantised", hint="LPIPS and PD can")
+    probe = path_probe(
+        generator,
+        seed=request.seed,
+        distance=distance,
+        space=metric.space,
+        sampling=metric.sampling,
+        epsilon=metric.epsilon,
+        crop=metric.crop,
+        interpolation=metric.interpolation,
+    )
+    digest = "" if distance.published else f"@{(distance.spec.sha256 or '')[:8]}"
+    suffix = "" if name == PUBLISHED_DISTANCE and not digest else f":{name}{digest}"
+    return planned.metric, BuiltProbe(probe, distance.spec, f"{planned.metric.name}{suffix}")
+
+
+def _latents(
+    planned: Planned, generator: Generator, *, request: ScoreRequest, device: torch.device
+) -> tuple[Metric, BuiltProbe]:
+    if request.attributes is None:
+        raise UsageError(
+            f"{planned.metric.name} needs attribute classifiers",
+            hint="--attributes pkg.mod:make, or a file of tensors",
+        )
+    attributes = load_attributes(request.attributes, names=request.attribute_names, device=str(device))
+    probe = separability_probe(generator, seed=request.seed, attributes=attributes)
+    metric = planned.metric
+    metric = type(metric)(**{**dict(metric.spec.params), "attributes": len(attributes.names)})
+    return metric, BuiltProbe(probe, attributes.spec, metric.name)

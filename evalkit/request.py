@@ -27,6 +27,8 @@ class ScoreRequest:
     report_at: int | None = None
     held_out: str | None = None
     prompts: Path | None = None
+    attributes: str | None = None
+    attribute_names: tuple[str, ...] = ()
     num_samples: int | None = None
     seed: int = 0
     batch_size: int | None = None

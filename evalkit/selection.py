@@ -16,6 +16,8 @@ from evalkit.registry import did_you_mean
 from evalkit.spec import Scalar
 
 INCEPTION = "inception-v3"
+FEATURE_ROLES = frozenset({"features", "logits", "spatial"})
+"""Roles that heads of extractors play; rows of any other role are made by a probe, or of pairs."""
 _INCEPTION_NAMES = {"fid": "fd", "kid": "kd", "mifid": "mifd", "intra-fid": "intra-fd"}
 """Names that are promised only to the real InceptionV3 at its published head."""
 
@@ -60,6 +62,25 @@ def select(
     return tuple(dict.fromkeys(changed))
 
 
+def select_everything(preset: Preset, *, roles: Mapping[str, str], probed: str) -> tuple[MetricRequest, ...]:
+    """Return the protocol's metrics, then every other one that its network or a probe can serve.
+
+    Args:
+        preset: the protocol.
+        roles: role of the head that each registered metric reads.
+        probed: the distance that path lengths measure with.
+    """
+    own = {request.metric for request in preset.metrics}
+    served = {role for role, _ in FACTS[preset.extractor].roles}
+    others = []
+    for name in sorted(set(roles) - own):
+        if roles[name] in served:
+            others.append(MetricRequest(name, _own_head(preset, name, roles)))
+        elif roles[name] == "distance":
+            others.append(MetricRequest(name, "distance", extractor=probed))
+    return (*preset.metrics, *others)
+
+
 def _parse(preset: Preset, text: str, roles: Mapping[str, str]) -> MetricRequest:
     name, _, head = text.partition("@")
     name, _, network = name.partition(":")
@@ -67,6 +88,8 @@ def _parse(preset: Preset, text: str, roles: Mapping[str, str]) -> MetricRequest
         named = NAMED[name]
         return replace(named, head=head or named.head)
     metric = _canonical(preset, name, network, roles)
+    if roles[metric] not in FEATURE_ROLES:  # a probe makes its rows; what follows the colon is its distance
+        return MetricRequest(metric, head or roles[metric], extractor=network)
     if network:
         extractor, _, prepared = network.partition("/")
         facts = FACTS[extractor]

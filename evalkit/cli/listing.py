@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from evalkit.extractors.facts import FACTS
 from evalkit.generators.facts import GENERATOR_FACTS
 from evalkit.protocol import PROTOCOLS
 from evalkit.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from evalkit.metric_facts import MetricFacts
 
 Row = dict[str, Any]
 
@@ -64,18 +67,24 @@ def _protocols() -> list[Row]:
 
 
 def _metrics() -> list[Row]:
-    from evalkit.metrics import METRICS  # noqa: PLC0415 - metrics need numpy and torch types
-
     return [
         {
-            "name": name,
-            "better": METRICS[name].better,
-            "needs_reference": METRICS[name].needs_reference,
-            "protocols": [p for p in PROTOCOLS if any(m.metric == name for m in PROTOCOLS[p].metrics)],
-            "title": METRICS[name].title,
+            "name": facts.name,
+            "better": facts.better,
+            "reads": facts.reads,
+            "needs": list(facts.needs),
+            "minimum": facts.minimum,
+            "protocols": list(facts.protocols),
+            "title": facts.title,
         }
-        for name in METRICS
+        for facts in _metric_facts()
     ]
+
+
+def _metric_facts() -> list[MetricFacts]:
+    from evalkit.metric_catalogue import metric_facts  # noqa: PLC0415 - metrics need torch's types
+
+    return metric_facts()
 
 
 def _references() -> list[Row]:
@@ -96,11 +105,24 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
 
 @click.command(name="list")
 @click.argument("kind", metavar="[models|metrics|extractors|references|protocols|samplers]")
-@click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json", "md"]),
+    default="table",
+    help="md: the page that explains every metric (docs/metrics.md).",
+)
 def list_(kind: str, output_format: str) -> None:
     """List what evalkit has of one KIND."""
     if kind not in _KINDS:
         raise click.BadParameter(f"{kind!r}; {did_you_mean(kind, _KINDS)}")
+    if output_format == "md":
+        if kind != "metrics":
+            raise click.BadParameter("--format md belongs to `evalkit list metrics`")
+        from evalkit.reporting.metrics_page import metrics_page  # noqa: PLC0415
+
+        click.echo(metrics_page(_metric_facts()), nl=False)
+        return
     rows = _KINDS[kind]()
     if output_format == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -127,6 +127,18 @@ weights_option = click.option(
     help="Text file, one prompt for each image of --images, in order.",
 )
 @click.option(
+    "--attributes",
+    metavar="pkg.mod:obj|FILE",
+    help="Attribute classifiers for separability; pkg.mod:obj runs your own code.",
+)
+@click.option(
+    "--attribute-names",
+    default="",
+    callback=_names,
+    metavar="A,B,…",
+    help="Names of the attributes, in order.",
+)
+@click.option(
     "--num-samples", type=int, metavar="N", help="Images to score; the protocol's number by default."
 )
 @click.option("--seed", type=int, default=0, help="Base seed of the samples.")

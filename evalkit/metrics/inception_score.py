@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.core import FeatureSet, Metric, ReferenceFeatures
+from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
 from evalkit.errors import InvalidInputError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
@@ -30,6 +30,18 @@ class InceptionScoreMetric(Metric):
     title: ClassVar[str] = "Inception score"
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        meaning="How sure a classifier is about each image and how many classes it sees in all of them: high "
+        "where every image is clearly something and the set holds many things.",
+        values="1 to the number of classes; real images set the practical ceiling (CIFAR-10 training images: "
+        "11.24 with the published InceptionV3).",
+        pitfalls="It never looks at real images: one perfect picture of each class scores best, noise that the "
+        "classifier likes scores well, and it says little on data unlike ImageNet. It grows with the number of "
+        "images in a split, so compare at equal N and splits only.",
+        cost="O(n C) for C classes.",
+        source="Salimans et al. 2016, section 4; splits and shuffle as in torch-fidelity, chunks as in the "
+        "evaluator of guided-diffusion",
+    )
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "at_least_one"})
 
     splits: int = 10

@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 
 from evalkit.accumulators import ACCUMULATORS
 from evalkit.accumulators.bank import FeatureBank
+from evalkit.accumulators.grouped import GroupedMoments
 from evalkit.errors import InvalidInputError
+
+
+class GroupedByIndex(GroupedMoments):
+    """Grouped moments whose labels follow from the index, so that the laws can be stated for any stream."""
+
+    def update(self, x, index, labels=None):
+        super().update(x, index, np.asarray(index) % 3 if labels is None else labels)
+
 
 TOLERANCE = 1e-12  # of the largest entry of a state's array: float64 sums in another order
 MAKERS = {name: ACCUMULATORS[name] for name in ACCUMULATORS} | {
     "bank capped": lambda: FeatureBank(capacity=5),
+    "grouped by class": GroupedByIndex,
     "bank float16": lambda: FeatureBank(dtype=np.float16),
 }
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

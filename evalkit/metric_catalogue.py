@@ -1,0 +1,47 @@
+"""The facts of every registered metric, gathered from its class."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from evalkit.core import Metric
+from evalkit.metric_facts import MetricFacts
+from evalkit.metrics import METRICS
+from evalkit.protocol import PROTOCOLS
+from evalkit.selection import NAMED
+
+_NEEDS = (
+    ("needs_reference", "reference"),
+    ("needs_bank", "reference features"),
+    ("needs_groups", "reference by class"),
+    ("needs_held_out", "held-out reference"),
+    ("needs_labels", "labels"),
+    ("needs_prompts", "prompts"),
+)
+
+
+def metric_facts() -> list[MetricFacts]:
+    """Return the facts of every metric, by name."""
+    return [_facts(name, METRICS[name]) for name in METRICS]
+
+
+def _facts(name: str, kind: type[Metric]) -> MetricFacts:
+    metric = kind()
+    return MetricFacts(
+        name=name,
+        title=kind.title,
+        better=kind.better,
+        reads=kind.reads,
+        needs=tuple(word for flag, word in _NEEDS if getattr(kind, flag)),
+        minimum=metric.minimum_images,
+        parameters=dict(metric.spec.params),
+        protocols=tuple(
+            p for p in PROTOCOLS if any(wanted.metric == name for wanted in PROTOCOLS[p].metrics)
+        ),
+        named={
+            alias: f"{wanted.extractor} {wanted.head}"
+            for alias, wanted in NAMED.items()
+            if wanted.metric == name
+        },
+        **asdict(kind.about),
+    )
