@@ -365,10 +365,22 @@ class Metric(ABC):
         """Fewest images of each side whose features it reads one by one."""
         return 2
 
+    def minimum_for(self, dimension: int) -> int:  # noqa: ARG002 - most need no more in more dimensions
+        """Fewest generated images for features of ``dimension`` dimensions."""
+        return self.minimum_images
+
     @property
     @abstractmethod
     def head(self) -> str:
-        """Role of the head it reads: ``features`` or ``logits``; the protocol maps roles to heads."""
+        """Role of the head it reads: ``features`` or ``logits``; the protocol maps roles to heads.
+
+        A metric that does not read images names the head of its probe.
+        """
+
+    @property
+    def variant(self) -> str:
+        """What the record names beside the label, where that is not the head that was read."""
+        return ""
 
     @abstractmethod
     def compute(

@@ -184,6 +184,7 @@ def _references(job: _Run, plan: Plan, *, held_out: bool) -> dict[Network, Refer
             str(name),
             extractor=job.extractors[network],
             heads=heads,
+            class_heads=() if held_out else plan.class_heads(network),
             image_options=request.image_options,
             state=request.out / STATE_FOLDER,
             device=job.device,

@@ -55,7 +55,11 @@ def measure(
         rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
     )
     return tuple(
-        MetricResult.from_score(score, metric=_label(plan, planned, materials, probes), variant=planned.head)
+        MetricResult.from_score(
+            score,
+            metric=_label(plan, planned, materials, probes),
+            variant=planned.metric.variant or planned.head,
+        )
         for planned, score in zip(plan.metrics, scores, strict=True)
     )
 

@@ -140,6 +140,10 @@ class Plan:
         readers = [p for p in self.of(network) if p.metric.needs_reference]
         return tuple(dict.fromkeys(p.head for p in readers if p.metric.needs_held_out or not held_out))
 
+    def class_heads(self, network: Network) -> tuple[str, ...]:
+        """Heads of the reference whose moments by class some metric reads."""
+        return tuple(dict.fromkeys(p.head for p in self.of(network) if p.metric.needs_groups))
+
     @property
     def probed(self) -> tuple[Planned, ...]:
         """Metrics whose rows a probe makes."""
@@ -207,7 +211,7 @@ class Plan:
 
 
 def _check_feasible(planned: Planned, found: AtHand) -> None:
-    metric, fewest = planned.metric, planned.metric.minimum_images
+    metric = planned.metric
     if metric.needs_labels and not found.labelled:
         raise UsageError(
             f"{metric.name} needs the class of each image",
@@ -217,25 +221,26 @@ def _check_feasible(planned: Planned, found: AtHand) -> None:
         raise UsageError(
             f"{metric.name} needs a prompt for each image", hint="--prompts FILE, one line an image"
         )
+    network = planned.network
+    dimension = FACTS[network.extractor].dimensions(planned.head) if network else 0
+    fewest = metric.minimum_for(dimension)
     if found.images < fewest:
         raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {found.images}")
-    if planned.network is None:
+    if network is None:
         return
-    if metric.needs_reference and planned.network in found.references:
-        _check_reference(planned, found.references[planned.network])
+    if metric.needs_reference and network in found.references:
+        _check_reference(planned, found.references[network], dimension)
     if metric.needs_held_out:
-        held = found.held_out.get(planned.network)
+        held = found.held_out.get(network)
         if held is None:
             raise NothingMeasuredError(
                 f"{metric.name} needs real images that the model was not trained on", hint="--held-out NAME"
             )
-        _check_reference(planned, held)
+        _check_reference(planned, held, dimension)
 
 
-def _check_reference(planned: Planned, reference: Reference) -> None:
+def _check_reference(planned: Planned, reference: Reference, dimension: int) -> None:
     metric, fewest = planned.metric, planned.metric.minimum_images
-    network = planned.network
-    dimension = FACTS[network.extractor].dimensions(planned.head) if network else 0
     statistics = reference.head(planned.head, dimension=dimension)
     kept = len(statistics.bank) if metric.needs_bank else fewest
     if kept < fewest:
@@ -268,7 +273,7 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
 
 def _with_pairs(roles: Mapping[str, str]) -> Mapping[str, str]:
     """Pair metrics are known, so that asking for one is told where to go."""
-    return {**{name: "pair" for name in METRICS}, **roles}
+    return {**dict.fromkeys(METRICS, "pair"), **roles}
 
 
 def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Planned:
@@ -288,7 +293,7 @@ def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Pla
             )
     metric = kind(**params)
     if kind.reads != "images":
-        return Planned(metric, wanted.head, None, wanted.label, wanted.extractor)
+        return Planned(metric, metric.head, None, wanted.label, wanted.extractor)
     network = Network(wanted.extractor or preset.extractor, wanted.preset)
     if not wanted.extractor:
         network = replace(network, preset=preset.extractor_preset)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from evalkit.core import Extractor, ImageSource
-from evalkit.errors import NotComparableError, UsageError
+from evalkit.core import Extractor, ImageSource, IndexArray
+from evalkit.errors import NotComparableError, NothingMeasuredError, UsageError
 from evalkit.extraction import Extracted, Job, default_batch_size, state_store
+from evalkit.lanes import Lane
 from evalkit.references import (
     REGISTERED,
     Reference,
@@ -25,7 +27,8 @@ from evalkit.references import (
     reference_names,
     store_reference,
 )
-from evalkit.references.statistics import BankDtype
+from evalkit.references.builder import default_class_heads
+from evalkit.references.heads import BankDtype
 from evalkit.registry import did_you_mean
 from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
@@ -34,6 +37,7 @@ from evalkit.subjects import ImageOptions, identifier_from
 ExtractImages = Callable[[Job, str], Extracted]
 IMAGES_BANK = 10_000
 """Features kept of a reference that is a folder or archive of images (the 10 000 of ADM and PRDC)."""
+_READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +53,17 @@ class About:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceOrder:
-    """What to keep of the features: moments of ``heads``, and some features of ``bank_heads``."""
+    """What to keep of the features: moments of ``heads``, and some features of ``bank_heads``.
+
+    Moments by class are kept of ``class_heads``; None chooses the smallest bank head where that makes sense.
+    """
 
     about: About
     heads: tuple[str, ...]
     bank_heads: tuple[str, ...]
     bank_size: int = IMAGES_BANK
     bank_dtype: BankDtype = "float32"
+    class_heads: tuple[str, ...] | None = ()
     command: str = ""
 
 
@@ -94,10 +102,12 @@ def resolve_reference(
     state: Path,
     device: torch.device,
     extract_images: ExtractImages,
+    class_heads: Sequence[str] = (),
 ) -> Reference:
-    """Return the reference called ``name``, built now where it has to be.
+    """Return the reference called ``name``, built now where it has to be, with moments by class where asked.
 
     Raises:
+        NothingMeasuredError: moments by class are wanted of images without labels.
         UsageError: no such name or path.
         NotComparableError: it was made with another extractor.
         OfflineError: a registered recipe needs a download that is not possible now.
@@ -105,13 +115,13 @@ def resolve_reference(
     path, wanted = Path(name), tuple(heads)
 
     def build(source: ImageSource, about: About) -> Reference:
-        order = ReferenceOrder(about=about, heads=wanted, bank_heads=wanted)
+        order = ReferenceOrder(about=about, heads=wanted, bank_heads=wanted, class_heads=tuple(class_heads))
         return build_reference(
             source, order, extractor=extractor, state=state, device=device, extract_images=extract_images
         )
 
     if name in REGISTERED:
-        cached = cached_reference(name, extractor=extractor.spec, heads=wanted)
+        cached = cached_reference(name, extractor=extractor.spec, heads=wanted, class_heads=class_heads)
         if cached is not None:
             return cached
         source, about = open_named_source(name, name=None, title=None, dataset=None, split=None)
@@ -125,7 +135,8 @@ def resolve_reference(
             max_bad=image_options.max_bad,
         )
         identifier = identifier_from(path)
-        return build(opened, About(name=identifier, title=identifier, dataset=identifier))
+        names = opened.class_names or ()
+        return build(opened, About(name=identifier, title=identifier, dataset=identifier, class_names=names))
     if name not in reference_names() and not path.exists():
         raise UsageError(
             f"no reference, file or folder called {name!r}", hint=did_you_mean(name, reference_names())
@@ -159,25 +170,27 @@ def build_reference(
 ) -> Reference:
     """Extract all images of ``source`` once (resumable) and fold them into a reference."""
     layout = ShardLayout(len(source))
+    lane = Lane.of_extractor(extractor, order.heads, state_store(state, source, extractor, layout))
     job = Job(
         source=source,
-        extractor=extractor,
-        heads=order.heads,
+        lanes=(lane,),
         layout=layout,
-        store=state_store(state, source, extractor, layout),
         batch_size=batch_size or default_batch_size(device),
         device=device,
     )
     about = order.about
     extracted = extract_images(job, f"reference {about.dataset}")
+    labels = _labels(source, extracted) if order.class_heads != () else None
     builder = ReferenceBuilder(
         {head: extractor.heads[head] for head in order.heads},
         bank_size=order.bank_size,
         bank_heads=order.bank_heads,
         bank_dtype=order.bank_dtype,
+        class_heads=_class_heads(order, extractor, labels),
     )
     for shard, result in enumerate(extracted.shards):
-        builder.update(result.features, layout.indices(shard))
+        index = layout.indices(shard)
+        builder.update(result.features, index, None if labels is None else labels[index])
     size = extracted.image_size()
     return builder.build(
         name=about.name or about.dataset,
@@ -190,3 +203,29 @@ def build_reference(
         class_names=about.class_names,
         command=order.command,
     )
+
+
+def _class_heads(order: ReferenceOrder, extractor: Extractor, labels: IndexArray | None) -> tuple[str, ...]:
+    if order.class_heads is None:
+        banked = order.bank_heads if order.bank_size else order.heads
+        return default_class_heads({head: extractor.heads[head] for head in banked}, labels)
+    if order.class_heads and labels is None:
+        raise NothingMeasuredError(
+            f"moments by class are wanted, but the images of {order.about.dataset} have no labels",
+            hint="a folder for each class gives every image one",
+        )
+    return order.class_heads
+
+
+def _labels(source: ImageSource, extracted: Extracted) -> IndexArray | None:
+    labels = extracted.labels()
+    if labels is not None or source.read(np.zeros(1, dtype=np.int64)).labels is None:
+        return labels
+    # Shards from before labels were noted: reading the images once more is far cheaper than their features.
+    count, parts = len(source), []
+    for start in range(0, count, _READ_AT_ONCE):
+        part = source.read(np.arange(start, min(start + _READ_AT_ONCE, count), dtype=np.int64)).labels
+        if part is None:
+            return None
+        parts.append(part)
+    return np.concatenate(parts)

@@ -1,7 +1,7 @@
 """Mergeable statistics of feature vectors. Every module of this package is imported, so one file adds one.
 
 >>> sorted(ACCUMULATORS)
-['bank', 'moments', 'probabilities']
+['bank', 'grouped', 'moments', 'probabilities']
 """
 
 from __future__ import annotations

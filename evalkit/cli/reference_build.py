@@ -31,6 +31,13 @@ from evalkit.errors import UsageError
     "--bank-size", type=click.IntRange(min=0), default=10_000, help="Features kept of each such head."
 )
 @click.option("--bank-dtype", type=click.Choice(["float16", "float32"]), default="float32")
+@click.option(
+    "--class-heads",
+    default="auto",
+    metavar="A,…",
+    help="Heads with moments of each class, for intra-fd: 'none', or 'auto' for the smallest bank head where "
+    "images have labels and the file stays small.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Never moves a number.")
 @click.option("--device", default="auto")
 @click.option(
@@ -58,6 +65,7 @@ def build(
     bank_heads: str,
     bank_size: int,
     bank_dtype: str,
+    class_heads: str,
     batch_size: int | None,
     device: str,
     state: Path,
@@ -81,20 +89,22 @@ def build(
         raise UsageError("a reference of your own needs a name", hint="--name my-images")
     facts = FACTS[extractor]
     wanted = _names(heads) or tuple(dict.fromkeys(head for _, head in facts.roles))
-    for head in (*wanted, *_names(bank_heads)):
+    classes = {"auto": None, "none": ()}.get(class_heads, _names(class_heads))
+    for head in (*wanted, *_names(bank_heads), *(classes or ())):
         facts.dimensions(head)
     place = resolve_device(device)
     network = build_extractor(extractor, weights=weights.get(extractor), preset=preset, device=str(place))
     order = ReferenceOrder(
         about=about, heads=wanted, bank_heads=_names(bank_heads) or wanted, bank_size=bank_size,
-        bank_dtype="float16" if bank_dtype == "float16" else "float32",
+        bank_dtype="float16" if bank_dtype == "float16" else "float32", class_heads=classes,
         command=shlex.join(["evalkit", *sys.argv[1:]]),
     )  # fmt: skip
     with signals() as stop, StderrConsole() as console:
 
         def extract_images(job: Job, heading: str) -> Extracted:
             with console.progress(heading, job.layout.count) as progress:
-                return extract(job, progress=progress, stop=stop)
+                (extracted,) = extract(job, progress=progress, stop=stop)
+                return extracted
 
         built = build_reference(
             images, order, extractor=network, state=state, device=place, extract_images=extract_images,

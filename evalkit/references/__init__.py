@@ -27,9 +27,10 @@ from evalkit.references.file import (
     write_reference,
 )
 from evalkit.references.foreign import is_foreign_statistics, read_foreign
+from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.references.index import read_index, write_index
 from evalkit.references.recipes import REGISTERED, ReferenceRecipe
-from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference
+from evalkit.references.statistics import Description, Reference
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec
 
@@ -158,8 +159,12 @@ def at_hand(name: str, *, extractor: str, resizer: str | None = None) -> bool:
     return path.exists() and (extractor == "inception-v3" or not looks_like_statistics(path))
 
 
-def cached_reference(name: str, *, extractor: Spec, heads: Sequence[str] = ()) -> Reference | None:
-    """Return the reference ``name`` built before with ``extractor``; None where it lacks some of ``heads``.
+def cached_reference(
+    name: str, *, extractor: Spec, heads: Sequence[str] = (), class_heads: Sequence[str] = ()
+) -> Reference | None:
+    """Return the reference ``name`` built before with ``extractor``, or None.
+
+    None also where it lacks some of ``heads``, or moments by class of some of ``class_heads``.
 
     Raises:
         InvalidInputError: the file is damaged.
@@ -168,7 +173,8 @@ def cached_reference(name: str, *, extractor: Spec, heads: Sequence[str] = ()) -
     if not path.is_file():
         return None
     reference = read_reference(path)
-    return reference if set(heads) <= set(reference.heads) else None
+    grouped = {head for head, statistics in reference.heads.items() if statistics.classes}
+    return reference if set(heads) <= set(reference.heads) and set(class_heads) <= grouped else None
 
 
 def cached_path(name: str, *, extractor: Spec) -> Path:

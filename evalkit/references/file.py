@@ -5,8 +5,9 @@
 
 Arrays of each head: ``<head>/mean`` float64 ``[d]``; ``<head>/covariance`` float64, the lower triangle row
 by row, ``[d (d + 1) / 2]``; where features are kept, ``<head>/bank`` float16 or float32 ``[m, d]`` and
-``<head>/bank_index`` int64 ``[m]``. The header says what the statistics were made from, and holds the digest
-of the arrays. Equal references give equal bytes.
+``<head>/bank_index`` int64 ``[m]``; moments by class are described in :mod:`evalkit.references.class_arrays`.
+The header says what the statistics were made from, and holds the digest of the arrays. Equal references give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,17 @@ from safetensors.numpy import load, save
 from evalkit import strict_json
 from evalkit.atomic import write_atomically
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference, checked_moments
+from evalkit.references.class_arrays import (
+    LABELS,
+    array_of,
+    decode_classes,
+    encode_classes,
+    pack_symmetric,
+    unpack_symmetric,
+)
+from evalkit.references.heads import Bank, HeadStatistics
+from evalkit.references.statistics import Description, Reference, checked_moments
 from evalkit.spec import Spec, canonical_json
-
-if TYPE_CHECKING:
-    from evalkit.core import Float64Array
 
 FORMAT = "evalkit.reference/1"
 SUFFIX = ".safetensors"
@@ -51,10 +58,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """Shape of one head: feature dimensions, and features kept (0: moments only)."""
+    """Shape of one head: feature dimensions, features kept and classes with moments (0: none)."""
 
     dimension: int
     bank: int
+    classes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ def encode_reference(reference: Reference) -> bytes:
         if head.kept is not None:
             arrays[f"{name}/bank"] = np.ascontiguousarray(head.kept.features, dtype=head.kept.dtype)
             arrays[f"{name}/bank_index"] = np.ascontiguousarray(head.kept.index, dtype=np.int64)
+        arrays |= encode_classes(name, head)
     metadata = {"format": FORMAT, "arrays_sha256": _arrays_sha256(arrays)}
     for field in fields(Description):
         value = getattr(reference.about, field.name)
@@ -109,7 +118,9 @@ def read_reference(path: Path) -> Reference:
         raise InvalidInputError(f"{path.name} is not a whole safetensors file: {error}") from error
     if _arrays_sha256(arrays) != header["__metadata__"].get("arrays_sha256"):
         raise InvalidInputError(f"{path.name} is damaged: its arrays do not have the digest in its header")
-    names = sorted({key.rpartition("/")[0] for key in arrays})  # safetensors gives its keys in no stable order
+    names = sorted(
+        {key.rpartition("/")[0] for key in arrays}
+    )  # safetensors gives its keys in no stable order
     heads = {name: _head(name, arrays, count=about.count, label=path.name) for name in names}
     if not heads:
         raise InvalidInputError(f"{path.name} holds no head")
@@ -131,7 +142,10 @@ def read_facts(path: Path) -> ReferenceFacts:
         name, _, part = key.rpartition("/")
         if part == "mean":
             kept = shapes.get(f"{name}/bank")
-            heads[name] = HeadFacts(dimension=shapes[key][0], bank=kept[0] if kept else 0)
+            classes = shapes.get(f"{name}/{LABELS}")
+            heads[name] = HeadFacts(
+                dimension=shapes[key][0], bank=kept[0] if kept else 0, classes=classes[0] if classes else 0
+            )
     return ReferenceFacts(about, heads, path, path.stat().st_size)
 
 
@@ -160,37 +174,24 @@ def is_reference_file(path: Path) -> bool:
     return str(header["__metadata__"].get("format", "")).startswith(_FAMILY)
 
 
-def pack_symmetric(matrix: Float64Array) -> Float64Array:
-    """Return the lower triangle of ``[d, d]``, row by row, as ``[d (d + 1) / 2]``."""
-    return np.ascontiguousarray(matrix[np.tril_indices(len(matrix))], dtype=np.float64)
-
-
-def unpack_symmetric(packed: Float64Array, dimension: int) -> Float64Array:
-    """Return the symmetric ``[d, d]`` of :func:`pack_symmetric`, bit for bit."""
-    matrix = np.empty((dimension, dimension), dtype=np.float64)
-    rows, columns = np.tril_indices(dimension)
-    matrix[rows, columns] = packed
-    matrix[columns, rows] = packed
-    return matrix
-
-
 def _head(name: str, arrays: Arrays, *, count: int, label: str) -> HeadStatistics:
     label = f"{label}, head {name!r}"
-    mean = _array(arrays, f"{name}/mean", dtypes=("float64",), label=label)
+    mean = array_of(arrays, f"{name}/mean", dtypes=("float64",), label=label)
     if mean.ndim != 1:
         raise InvalidInputError(f"{label}: the mean has shape {list(mean.shape)}, not [d]")
-    packed = _array(arrays, f"{name}/covariance", dtypes=("float64",), label=label)
+    packed = array_of(arrays, f"{name}/covariance", dtypes=("float64",), label=label)
     expected = len(mean) * (len(mean) + 1) // 2
     if packed.shape != (expected,):
         raise InvalidInputError(f"{label}: the covariance has shape {list(packed.shape)}, not [{expected}]")
     mean, covariance = checked_moments(mean, unpack_symmetric(packed, len(mean)), label=label)
     kept = _bank(name, arrays, dimension=len(mean), label=label) if f"{name}/bank" in arrays else None
-    return HeadStatistics(count, mean, covariance, kept)
+    whole = HeadStatistics(count, mean, covariance, kept)
+    return replace(whole, classes=decode_classes(name, arrays, whole=whole, label=label))
 
 
 def _bank(name: str, arrays: Arrays, *, dimension: int, label: str) -> Bank:
-    features = _array(arrays, f"{name}/bank", dtypes=("float16", "float32"), label=label)
-    index = _array(arrays, f"{name}/bank_index", dtypes=("int64",), label=label)
+    features = array_of(arrays, f"{name}/bank", dtypes=("float16", "float32"), label=label)
+    index = array_of(arrays, f"{name}/bank_index", dtypes=("int64",), label=label)
     if features.ndim != 2 or features.shape[1] != dimension or index.shape != features.shape[:1]:
         raise InvalidInputError(
             f"{label}: the bank has shape {list(features.shape)} and its index {list(index.shape)}, "
@@ -199,14 +200,6 @@ def _bank(name: str, arrays: Arrays, *, dimension: int, label: str) -> Bank:
     if not np.isfinite(features).all():
         raise InvalidInputError(f"{label}: the bank holds NaN or infinity")
     return Bank(features.astype(np.float32), index, "float16" if features.dtype == np.float16 else "float32")
-
-
-def _array(arrays: Arrays, key: str, *, dtypes: tuple[str, ...], label: str) -> NDArray[Any]:
-    if key not in arrays:
-        raise InvalidInputError(f"{label}: {key!r} is missing")
-    if arrays[key].dtype.name not in dtypes:
-        raise InvalidInputError(f"{label}: {key!r} is {arrays[key].dtype}, not {' or '.join(dtypes)}")
-    return arrays[key]
 
 
 def _arrays_sha256(arrays: Arrays) -> str:

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from evalkit.atomic import write_atomically
 from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.references.statistics import Bank, Description, HeadStatistics, Reference, checked_moments
+from evalkit.references.heads import Bank, HeadStatistics
+from evalkit.references.statistics import Description, Reference, checked_moments
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"

@@ -14,7 +14,7 @@ _COLUMNS = (
     "name",
     "images",
     "extractor",
-    "heads (dimensions, features kept)",
+    "heads (dimensions, features kept, classes)",
     "bytes",
     "sha256",
     "built by",
@@ -52,7 +52,7 @@ def read_index(folder: Path) -> dict[str, str]:
 
 def _row(facts: ReferenceFacts) -> tuple[str, ...]:
     about = facts.about
-    heads = (f"{name} ({head.dimension}, {head.bank})" for name, head in facts.heads.items())
+    heads = (f"{name} ({head.dimension}, {head.bank}, {head.classes})" for name, head in facts.heads.items())
     cells = (
         facts.path.name,
         about.name,

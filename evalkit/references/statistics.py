@@ -5,103 +5,32 @@
 
 Accepted trade-offs: ``Reference.sha256`` is what the protocol fingerprint holds. For evalkit's own references
 it is the digest of what the statistics were made *from* (images, extractor, count, bank), not of the file:
-the same images measured on another machine differ in the last bit of a sum, and must still compare. A file's
-bytes are guarded by a digest of its arrays in its header, and by the SHA-256 in INDEX.md.
+the same images measured on another machine differ in the last bit of a sum, and must still compare. Labels
+are part of what an image source is digested from, so moments by class follow from it too. A file's bytes are
+guarded by a digest of its arrays in its header, and by the SHA-256 in INDEX.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError, NotComparableError, NothingMeasuredError
+from evalkit.references.heads import HeadStatistics
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec, sha256_of
 
 if TYPE_CHECKING:
-    from evalkit.core import Float64Array, IndexArray
+    from evalkit.core import Float64Array
 
-BankDtype = Literal["float16", "float32"]
 TOLERANCE = 1e-6
 """Largest asymmetry relative to the largest entry, and lowest eigenvalue relative to the largest, as in
 :mod:`evalkit.numerics`: the rounding of a covariance kept in float32 is about 6e-8."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bank:
-    """Individual features of some of the images.
-
-    Attributes:
-        features: float32 ``[m, d]``.
-        index: int64 ``[m]`` global indices of the images.
-        dtype: how a file keeps the features; ``float16`` says that ``features`` are already rounded to it.
-    """
-
-    features: NDArray[np.float32]
-    index: IndexArray
-    dtype: BankDtype = "float32"
-
-    @classmethod
-    def of(cls, features: NDArray[np.float32], index: IndexArray, *, dtype: BankDtype = "float32") -> Self:
-        """Round ``features`` to ``dtype`` and keep them.
-
-        Raises:
-            InvalidInputError: a feature is beyond the range of ``dtype``.
-        """
-        with np.errstate(over="ignore"):
-            rounded = np.asarray(features, dtype=np.float32).astype(dtype).astype(np.float32)
-        if not np.isfinite(rounded).all():
-            raise InvalidInputError(
-                f"features of the bank are not finite in {dtype}", hint="keep the bank in float32"
-            )
-        return cls(rounded, np.asarray(index, dtype=np.int64), dtype)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadStatistics:
-    """What a reference knows about one head (see :class:`evalkit.core.ReferenceFeatures`).
-
-    Attributes:
-        count: images behind the moments; 0 where a foreign file does not say.
-        mean: float64 ``[d]``.
-        covariance: float64 ``[d, d]`` with divisor n - 1.
-        kept: individual features, where the reference has any.
-    """
-
-    count: int
-    mean: Float64Array
-    covariance: Float64Array
-    kept: Bank | None = None
-
-    @property
-    def dimension(self) -> int:
-        """Number of feature dimensions."""
-        return len(self.mean)
-
-    @property
-    def has_bank(self) -> bool:
-        """Whether individual features are there."""
-        return self.kept is not None
-
-    @property
-    def bank(self) -> NDArray[np.float32]:
-        """Individual features, float32 ``[m, d]``.
-
-        Raises:
-            NothingMeasuredError: the reference holds moments only.
-        """
-        if self.kept is None:
-            raise NothingMeasuredError(
-                "this reference holds a mean and a covariance, but no individual features",
-                hint="kd, precision, recall, density and coverage need them: give the images as the "
-                "reference, or build one with `evalkit reference build`",
-            )
-        return self.kept.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +138,28 @@ class Reference:
                 f"head {name!r} of reference {self.name!r} has {found.dimension} dimensions, not {dimension}"
             )
         return found
+
+    def with_held_out(self, other: Reference) -> Self:
+        """Return a copy whose heads hold those of ``other``, a reference of held-out images.
+
+        Heads that ``other`` lacks stay without; ``sha256`` stays, as the identity of ``other`` is its own.
+
+        Raises:
+            NotComparableError: ``other`` was made with another extractor.
+            InvalidInputError: a head has another dimension there, or both were made from the same images.
+        """
+        if self.extractor is not None:
+            other.check_extractor(self.extractor)
+        if self.images_sha256 is not None and self.images_sha256 == other.images_sha256:
+            raise InvalidInputError(
+                f"reference {self.name!r} and the held-out {other.name!r} were made from the same images",
+                hint="held-out images are real images that the model was not trained on",
+            )
+        heads = {
+            name: head.with_held_out(other.heads[name]) if name in other.heads else head
+            for name, head in self.heads.items()
+        }
+        return replace(self, heads=heads)
 
     def check_extractor(self, spec: Spec) -> None:
         """Check that the reference was made by the extractor in use; files of other tools cannot tell.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from evalkit import references
 from evalkit.cli import reference as command
@@ -145,3 +146,55 @@ def test_index_is_generated(bundled: Path):
     assert code(run("index", bundled)) == 0
     assert (bundled / "INDEX.md").read_text() == before
     assert "index" not in run("--help").stdout
+
+
+def labelled_folder(root: Path, classes: int = 2, images: int = 4) -> Path:
+    rng = np.random.default_rng(1)
+    for label in range(classes):
+        (root / f"class{label}").mkdir(parents=True)
+        for number in range(images):
+            pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"class{label}" / f"{number}.png")
+    return root
+
+
+def build(images: Path, tmp_path: Path, *options: str) -> tuple[Result, Path]:
+    out = tmp_path / "built.safetensors"
+    found = run(
+        "build", images, "--name", "mine", "--extractor", "pixels", "--heads", "thumbnail", "--state",
+        tmp_path / "state", "--out", out, "--device", "cpu", *options,
+    )  # fmt: skip
+    return found, out
+
+
+def test_build_takes_moments_by_class_where_images_have_labels(tmp_path: Path):
+    images = labelled_folder(tmp_path / "images")
+    result, out = build(images, tmp_path)
+    assert code(result) == 0, result.output
+    loaded = references.load_reference(out)
+    assert {label: group.count for label, group in loaded.head("thumbnail").groups.items()} == {0: 4, 1: 4}
+    assert loaded.about.class_names == ("class0", "class1")
+    assert json.loads(run("show", out, "--format", "json").stdout)["heads"]["thumbnail"]["classes"] == 2
+    result, out = build(images, tmp_path, "--class-heads", "none")
+    assert code(result) == 0
+    assert not references.load_reference(out).head("thumbnail").classes
+
+
+def test_build_refuses_classes_of_images_without_labels(tmp_path: Path):
+    images = labelled_folder(tmp_path / "images") / "class0"
+    result, out = build(images, tmp_path, "--class-heads", "thumbnail")
+    assert code(result) == 5
+    assert "no labels" in str(result.exception)
+    result, out = build(images, tmp_path)
+    assert code(result) == 0
+    assert not references.load_reference(out).head("thumbnail").classes
+    assert code(build(images, tmp_path, "--class-heads", "nose")[0]) != 0
+
+
+def test_build_finds_labels_that_older_shards_do_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from evalkit.extraction import Extracted
+
+    monkeypatch.setattr(Extracted, "labels", lambda self: None)
+    result, out = build(labelled_folder(tmp_path / "images"), tmp_path)
+    assert code(result) == 0
+    assert set(references.load_reference(out).head("thumbnail").groups) == {0, 1}

@@ -22,17 +22,17 @@ from evalkit.errors import (
     UsageError,
 )
 from evalkit.references.builder import ReferenceBuilder
+from evalkit.references.class_arrays import pack_symmetric, unpack_symmetric
 from evalkit.references.file import (
     _arrays_sha256,
     encode_reference,
-    pack_symmetric,
     read_facts,
     read_reference,
-    unpack_symmetric,
     write_reference,
 )
+from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.references.recipes import REGISTERED, open_cifar10
-from evalkit.references.statistics import Bank, HeadStatistics, Reference, checked_moments
+from evalkit.references.statistics import Reference, checked_moments
 from evalkit.spec import Spec
 
 EXTRACTOR = Spec.of("extractor", "pixels", sha256="a" * 64, resizer="area", preset="default")
@@ -397,7 +397,7 @@ def test_the_index_holds_the_digest_of_every_file(tmp_path: Path):
     expected = {file: file_sha256(folder / file) for file in ("b.safetensors", "toy.safetensors")}
     assert references.read_index(folder) == expected
     assert "40 toys train" in text
-    assert "block (5, 12), logits (3, 0)" in text
+    assert "block (5, 12, 0), logits (3, 0, 0)" in text
 
 
 class FakeCifar:

@@ -1,0 +1,153 @@
+"""Intra-class Fréchet distance: intra-FID where the features are Inception's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.core import About, FeatureSet, IndexArray, Metric, ReferenceFeatures
+from evalkit.errors import InvalidInputError
+from evalkit.metrics import METRICS
+from evalkit.metrics.frechet import CORRECTABLE, SMALL_SAMPLE, FrechetDistance
+from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
+from evalkit.spec import Better, Score, Spec
+
+_SHOWN = 10  # labels listed in one message
+
+
+@METRICS.register("intra-fd")
+@dataclass(frozen=True, slots=True)
+class IntraFrechetDistance(Metric):
+    """Mean over classes of the Fréchet distance within the class (Miyato & Koyama 2018)."""
+
+    name: ClassVar[str] = "intra-fd"
+    title: ClassVar[str] = "Intra-class Fréchet distance"
+    better: ClassVar[Better] = "lower"
+    needs_reference: ClassVar[bool] = True
+    needs_groups: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"needs_reference", "zero_at_identity", "symmetric", "order_invariant", "non_negative"}
+    )
+    about: ClassVar[About] = About(
+        meaning="How far the images of each class lie from real images of that class, as a mean over "
+        "classes. High where a model ignores its label or collapses within classes, which the plain distance "
+        "can miss.",
+        values="0 to infinity; 0 at identity",
+        pitfalls="Each class has few images, so the bias of the Fréchet distance is larger than over all of "
+        "them: with no more images in a class than dimensions the value says little, and it compares only at "
+        "one number of images a class. Every class counts the same, however rare it is.",
+        cost="one Fréchet distance for each class, and again for each block of the error bar: at most "
+        "min(n_c, d)^3 + n_c d^2 each",
+        source="Miyato & Koyama 2018, cGANs with Projection Discriminator, section 5 (intra-FID); Heusel et "
+        "al. 2017, eq. 6",
+    )
+
+    @property
+    def spec(self) -> Spec:
+        """Name; there are no parameters."""
+        return Spec.of("metric", self.name)
+
+    @property
+    def head(self) -> str:
+        """It reads features."""
+        return "features"
+
+    def compute(
+        self, generated: FeatureSet, reference: ReferenceFeatures | None, *, rng: np.random.Generator
+    ) -> Score:
+        """Return the mean distance; ``details`` hold that of each class as ``class_<label>``.
+
+        Raises:
+            NothingMeasuredError: there is no reference, or it holds no moments by class.
+            InvalidInputError: images have no labels, a class is missing on one side or has fewer than 2
+                images, other dimensions, or features that are not finite.
+        """
+        groups = required(reference, self.name).groups
+        check_count(generated.count, minimum=self.minimum_images, metric=self.name)
+        labels = _checked_labels(generated)
+        _check_classes(labels, groups)
+        values: dict[int, float] = {}
+        without: dict[int, list[float]] = {}
+        for label, target in groups.items():
+            part = tuple(x[mine == label] for x, mine in zip(generated.blocks, labels, strict=True))
+            values[label], without[label] = _class_distance(part, target, rng=rng)
+        resampled = all(len(parts) == len(labels) for parts in without.values())
+        counts = [int(sum((mine == label).sum() for mine in labels)) for label in groups]
+        dimension = len(next(iter(groups.values())).mean)
+        fewest = min(*counts, *(group.count for group in groups.values()))
+        return score_with_jackknife(
+            Estimate(
+                float(np.mean(list(values.values()))),
+                np.mean(list(without.values()), axis=0).tolist() if resampled else (),
+                details={f"class_{label}": value for label, value in values.items()},
+            ),
+            generated=generated,
+            better=self.better,
+            n_reference=sum(group.count for group in groups.values()),
+            unbiased_limit=fewest >= CORRECTABLE * dimension,
+            warnings=_warnings(counts, groups, dimension) + duplicate_warnings(generated),
+        )
+
+
+def _class_distance(
+    blocks: tuple[NDArray[np.float32], ...],
+    target: ReferenceFeatures,
+    *,
+    rng: np.random.Generator,
+) -> tuple[float, list[float]]:
+    """Distance within one class, and without each block; the latter is empty where some rest is too small."""
+    present = FeatureSet(tuple(block for block in blocks if len(block)))
+    score = FrechetDistance().compute(present, target, rng=rng)
+    if len(blocks) < 2 or not score.blocks:
+        return score.value, []
+    # A block without images of this class takes nothing away.
+    left_out = iter(score.blocks)
+    return score.value, [next(left_out) if len(block) else score.value for block in blocks]
+
+
+def _checked_labels(generated: FeatureSet) -> tuple[IndexArray, ...]:
+    if generated.labels is None:
+        raise InvalidInputError(
+            "metric 'intra-fd' needs a class label of every generated image",
+            hint="a class-conditional model, a folder for each class, or an npz with labels",
+        )
+    if tuple(len(labels) for labels in generated.labels) != generated.sizes:
+        raise InvalidInputError("the labels of the generated images do not fit their features")
+    return generated.labels
+
+
+def _check_classes(labels: tuple[IndexArray, ...], groups: Mapping[int, ReferenceFeatures]) -> None:
+    found, counts = np.unique(np.concatenate(labels), return_counts=True)
+    for missing, side in (
+        (sorted(set(groups) - set(found.tolist())), "generated images"),
+        (sorted(set(found.tolist()) - set(groups)), "reference images"),
+    ):
+        if missing:
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise InvalidInputError(
+                f"there is no class {', '.join(map(str, missing[:_SHOWN]))}{more} among the {side}",
+                hint="both sides need the same classes under the same labels",
+            )
+    for label, count in zip(found.tolist(), counts.tolist(), strict=True):
+        check_count(count, minimum=2, metric="intra-fd", what=f"generated images of class {label}")
+
+
+def _warnings(counts: list[int], groups: Mapping[int, ReferenceFeatures], dimension: int) -> tuple[str, ...]:
+    """Say how many classes have too few images on either side for the distance to mean much."""
+    smaller = [min(count, group.count) for count, group in zip(counts, groups.values(), strict=True)]
+    singular = sum(count <= dimension for count in smaller)
+    if singular:
+        flat = "their covariances are singular and the distances far too high"
+        few = f"have no more images than the {dimension} dimensions"
+        return (f"small sample, rank-deficient: {singular} of {len(groups)} classes {few}; {flat}",)
+    short = sum(count < SMALL_SAMPLE * dimension for count in smaller)
+    if short:
+        biased = "the distance is biased upwards and compares only at this number of images a class"
+        few = f"have fewer images than {SMALL_SAMPLE} x {dimension} dimensions"
+        return (f"small sample: {short} of {len(groups)} classes {few}; {biased}",)
+    return ()
