@@ -19,6 +19,7 @@ network is itself from float64.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ _STAGES: Final = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+# Blocks after which the map has its last layer at strides 2, 4, 8, 16 and 32.
+_STAGE_ENDS: Final = (0, 2, 4, 10, 15)
 _STEM_WIDTH: Final = 32
 _HEAD_WIDTH: Final = 1280
 _CLASSES: Final = 1000
@@ -223,7 +226,21 @@ class EfficientNetLite0:
             forward=self._forward,
         )
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Return the last block's output at each of the five resolutions, shallowest first.
+
+        Args:
+            images: ``[n, 3, h, w]`` on the scale 0..255, uint8 or float (which is not rounded), on the
+                extractor's device; all go through the network at once.
+
+        Returns:
+            Linear block outputs (after batch norm, no activation): float32 ``[n, c, s, s]`` with (c, s) of
+            (16, 112), (24, 56), (40, 28), (112, 14), (320, 7).
+        """
+        return [x for number, x in enumerate(self._maps(images)) if number in _STAGE_ENDS]
+
+    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the output of each block in order; no later block writes into it."""
         pixels = (self._resize(images, _INPUT_SIZE) - self._preset.offset) / self._preset.divisor
         x = self._stem(pixels.contiguous(memory_format=torch.channels_last))
         for layers, residual in self._blocks:
@@ -231,12 +248,16 @@ class EfficientNetLite0:
             for layer in layers:
                 y = layer(y)
             x = y.add_(x) if residual else y
+            yield x
+
+    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        last = deque(self._maps(images), maxlen=1).pop()
         features: dict[str, Tensor] = {}
         if "block" in wanted:
-            features["block"] = x.mean((2, 3))
+            features["block"] = last.mean((2, 3))
         if wanted <= {"block"}:
             return features
-        pooled = self._head(x).mean((2, 3))
+        pooled = self._head(last).mean((2, 3))
         if "pooled" in wanted:
             features["pooled"] = pooled
         if "logits" in wanted:

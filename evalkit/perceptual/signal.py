@@ -1,0 +1,108 @@
+"""PSNR: peak signal-to-noise ratio on a stated range.
+
+    psnr = build_pair_measure("psnr", weights={}, device="cpu")
+    decibels = psnr(generated, reference, masks={})["psnr"]
+
+PSNR = 10 log10(255^2 / MSE) in decibels, MSE the mean over pixels and channels, in float64. Equal images
+have MSE 0 and PSNR +infinity, which is returned as it is; the metric that averages leaves such pairs out,
+counts them and says so. In a region, MSE is the mean over the pixels inside.
+
+Source: the definition for 8-bit images, for example Huynh-Thu and Ghanbari 2008, eq. 1 and 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from evalkit.errors import UsageError
+from evalkit.perceptual.chunks import Masks, check_pairs, measure_in_chunks, with_regions
+from evalkit.perceptual.colour import Channels, channels_of, compared_channels
+from evalkit.perceptual.facts import PairMeasureFacts
+from evalkit.runtime import resolve_device
+from evalkit.spec import Spec
+
+DATA_RANGE: Final = 255
+_CPU_CHUNK: Final = 4
+_ACCELERATOR_CHUNK: Final = 64
+
+
+def float64_device(name: str) -> torch.device:
+    """Return the device called ``name``, or the CPU in place of mps, which has no float64.
+
+    Raises:
+        UsageError: unknown or absent device.
+    """
+    device = resolve_device(name)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def refuse_weights(facts: PairMeasureFacts, weights: Path | None) -> None:
+    """Check that no weights were given to a measure that has none.
+
+    Raises:
+        UsageError: there were.
+    """
+    if weights is not None:
+        raise UsageError(f"pair measure {facts.name!r} has no weights to replace")
+
+
+@final
+class Psnr:
+    """The measure; see the module's docstring.
+
+    Args:
+        name: of the value that it returns.
+        channels: ``rgb``, or ``y`` for BT.601 luma.
+        device: where it runs.
+    """
+
+    def __init__(self, *, name: str = "psnr", channels: Channels = "rgb", device: str = "cpu") -> None:
+        self._name, self._channels = name, channels
+        self.device: Final = float64_device(device)
+
+    @property
+    def published(self) -> bool:
+        """Always: there are no weights."""
+        return True
+
+    @property
+    def spec(self) -> Spec:
+        """Name, channels and data range."""
+        return Spec.of("pair-measure", self._name, channels=self._channels, data_range=DATA_RANGE)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One value."""
+        return (self._name,)
+
+    def __call__(self, generated: Tensor, reference: Tensor, *, masks: Masks) -> Mapping[str, Tensor]:
+        """Return float64 decibels; see :class:`~evalkit.perceptual.PairMeasure`."""
+        check_pairs(generated, reference, masks, measure=self._name, minimum=1)
+        return measure_in_chunks(
+            generated,
+            reference,
+            masks,
+            measure=self._measure,
+            device=self.device,
+            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
+        )
+
+    def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
+        difference = compared_channels(generated, self._channels) - compared_channels(
+            reference, self._channels
+        )
+        errors = with_regions(self._name, difference.square(), masks)
+        peak = 20 * math.log10(DATA_RANGE)
+        return {name: peak - 10 * torch.log10(error) for name, error in errors.items()}
+
+
+def build_psnr(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> Psnr:
+    """Build ``psnr`` or ``psnr-y``."""
+    refuse_weights(facts, weights)
+    return Psnr(name=facts.name, channels=channels_of(facts.name), device=device)
