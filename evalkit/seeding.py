@@ -16,11 +16,11 @@ IndexArray = NDArray[np.int64]
 SEED_SCHEME = "philox4x64(base seed, stream) / 1"
 """Version of the rule that maps an index to a seed and a label; part of the protocol fingerprint."""
 
-_STREAMS = {"latent": 0, "label": 1, "subset": 2, "block": 3, "metric": 4}
+_STREAMS = {"latent": 0, "label": 1, "subset": 2, "block": 3, "metric": 4, "path": 5}
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # SplitMix64 finaliser (Steele 2014)
 
 
-def image_seeds(base_seed: int, index: IndexArray) -> IndexArray:
+def image_seeds(base_seed: int, index: IndexArray, *, name: str = "latent") -> IndexArray:
     """Return one 63-bit seed for each global index.
 
     SplitMix64 (Steele, Lea & Flood 2014) at counter ``index + 1`` from a state drawn by Philox from
@@ -29,11 +29,12 @@ def image_seeds(base_seed: int, index: IndexArray) -> IndexArray:
     Args:
         base_seed: non-negative integer.
         index: int64 ``[n]`` global indices.
+        name: the stream that the state is drawn from: one for each use, so that uses are independent.
 
     Returns:
         int64 ``[n]``, each in ``0 .. 2**63 - 1``.
     """
-    start = np.uint64(stream(base_seed, "latent").integers(0, 2**63, dtype=np.uint64))
+    start = np.uint64(stream(base_seed, name).integers(0, 2**63, dtype=np.uint64))
     with np.errstate(over="ignore"):
         z = start + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * _MIX[0]
