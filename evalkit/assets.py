@@ -160,7 +160,35 @@ def fetch(asset: Asset, *, opener: Opener = open_https) -> Path:
         raise TemporaryError(f"another process is still downloading {asset.filename}") from error
 
 
+def import_file(asset: Asset, source: Path) -> Path:
+    """Copy a local file into the cache after its hash was checked; return its path there.
+
+    Raises:
+        InvalidInputError: ``source`` cannot be read or is not ``asset``, or the cache holds another file.
+        TemporaryError: the disk is full.
+    """
+    present = cached(asset)
+    if present is not None:
+        return present
+
+    try:
+        with source.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if asset.size not in {None, size}:
+                raise InvalidInputError(
+                    f"{source} has {size} bytes, not {asset.size}: it is not {asset.name}",
+                    hint=f"the right file is at {asset.url}",
+                )
+            return _store_as(asset, lambda _url: file, origin=str(source))
+    except OSError as error:
+        raise InvalidInputError(f"{source} cannot be read: {error.strerror or error}") from error
+
+
 def _download(asset: Asset, opener: Opener) -> Path:
+    return _store_as(asset, opener, origin=f"the download from {asset.url}")
+
+
+def _store_as(asset: Asset, opener: Opener, *, origin: str) -> Path:
     target = cache_folder() / asset.filename
     try:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{asset.filename}.", suffix=".part")
@@ -169,7 +197,7 @@ def _download(asset: Asset, opener: Opener) -> Path:
                 digest = _store(asset, opener, file)
                 file.flush()
                 os.fsync(file.fileno())
-            _check(digest, asset, what=f"the download from {asset.url}")
+            _check(digest, asset, what=origin)
             _record_digest(target, digest)
             Path(name).replace(target)
         finally:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from evalkit import assets
-from evalkit.assets import Asset, cached, fetch, open_https
+from evalkit.assets import Asset, cached, fetch, import_file, open_https
 from evalkit.errors import InvalidInputError, OfflineError, TemporaryError
 
 BODY = bytes(range(256)) * 8192  # 2 MiB: more than one block
@@ -246,6 +246,42 @@ def test_a_lock_of_a_dead_process_releases_itself(loopback: Any, cache: Path) ->
     process.start()
     process.join()
     assert fetch(asset(), opener=loopback).read_bytes() == BODY
+
+
+def test_a_local_file_is_imported_after_its_hash_was_checked(cache: Path, tmp_path: Path) -> None:
+    source = tmp_path / "downloaded (1).pth"
+    source.write_bytes(BODY)
+    path = import_file(asset(size=len(BODY)), source)
+    assert path == cache / "weights.pth"
+    assert path.read_bytes() == BODY
+    assert source.exists()
+    assert leftovers(cache) == {"weights.pth", "weights.pth.sha256"}
+    assert fetch(asset(), opener=forbidden) == path
+    assert import_file(asset(), tmp_path / "not read again") == path
+
+
+@pytest.mark.parametrize("size", [None, len(BODY)])
+@pytest.mark.parametrize("content", [b"other", BODY[:-1] + b"x", None])
+def test_another_file_is_not_imported(
+    cache: Path, tmp_path: Path, content: bytes | None, size: int | None
+) -> None:
+    source = tmp_path / "weights.pth"
+    if content is not None:
+        source.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"weights\.pth") as caught:
+        import_file(asset(size=size), source)
+    assert caught.value.exit_code == 6
+    assert leftovers(cache) == set()
+
+
+def test_an_import_does_not_replace_a_file_that_is_there(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir(mode=0o700)
+    (cache / "weights.pth").write_bytes(b"malice")
+    source = tmp_path / "good.pth"
+    source.write_bytes(BODY)
+    with pytest.raises(InvalidInputError):
+        import_file(asset(), source)
+    assert (cache / "weights.pth").read_bytes() == b"malice"
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def _describe(loaded: Reference) -> dict[str, Any]:
             name: {
                 "dimensions": head.dimension,
                 "features_kept": len(head.bank) if head.has_bank else 0,
+                "classes": len(head.classes),
                 "mean_norm": float(f"{(head.mean @ head.mean) ** 0.5:.6g}"),
                 "total_variance": float(f"{head.covariance.trace():.6g}"),
             }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from evalkit.extractors.facts import FACTS, ExtractorFacts, Preset
+from evalkit.extractors.facts import FACTS, OPEN_CLIP_PREFIX, ExtractorFacts, Preset
 from evalkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ class ExtractorFactory(Protocol):
         """Build with a weights file (None: the published one), a preset (None: the default), a device."""
         ...
 
+
+# The names that open_clip and timm give to the published networks.
+OPENAI_ARCHITECTURES = {
+    "clip-vit-b-32": "ViT-B-32",
+    "clip-vit-b-16": "ViT-B-16",
+    "clip-vit-l-14": "ViT-L-14",
+    "clip-vit-l-14-336": "ViT-L-14-336",
+}
+DINOV2_ARCHITECTURES = {"dinov2": "vit_large_patch14_dinov2", "dinov2-s": "vit_small_patch14_dinov2"}
 
 EXTRACTORS: Registry[ExtractorFactory] = Registry("extractor")
 
@@ -46,6 +55,39 @@ def _inception_v3(*, weights: Path | None, preset: str | None, device: str) -> E
     return InceptionV3(weights=weights, preset=preset, device=device)
 
 
+@EXTRACTORS.register("vgg16")
+def _vgg16(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+    from evalkit.extractors.vgg import VGG16  # noqa: PLC0415 - heavy import
+
+    return VGG16(weights=weights, preset=preset, device=device)
+
+
+def _register_openai_clip(name: str, architecture: str) -> None:
+    @EXTRACTORS.register(name)
+    def build(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+        from evalkit.extractors.clip import OpenClip  # noqa: PLC0415 - heavy import
+
+        return OpenClip(
+            FACTS[name], architecture, quick_gelu=True, weights=weights, preset=preset, device=device
+        )
+
+
+for _name, _architecture in OPENAI_ARCHITECTURES.items():
+    _register_openai_clip(_name, _architecture)
+
+
+def _register_dinov2(name: str, architecture: str) -> None:
+    @EXTRACTORS.register(name)
+    def build(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
+        from evalkit.extractors.dinov2 import DinoV2  # noqa: PLC0415 - heavy import
+
+        return DinoV2(FACTS[name], architecture, weights=weights, preset=preset, device=device)
+
+
+for _name, _architecture in DINOV2_ARCHITECTURES.items():
+    _register_dinov2(_name, _architecture)
+
+
 @EXTRACTORS.register("pixels")
 def _pixels(*, weights: Path | None, preset: str | None, device: str) -> Extractor:
     from evalkit.extractors.pixels import Pixels  # noqa: PLC0415 - heavy import
@@ -59,7 +101,7 @@ def build_extractor(
     """Build the extractor registered as ``name``.
 
     Args:
-        name: a key of :data:`EXTRACTORS`.
+        name: a key of :data:`EXTRACTORS`, or ``open-clip:ARCH[:TAG]``.
         weights: a weights file instead of the published one.
         preset: how images are prepared (see :class:`Preset`); None is the extractor's default.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -69,4 +111,8 @@ def build_extractor(
         CheckpointError: the weights file does not fit.
         OfflineError: published weights must be downloaded and cannot be now.
     """
+    if name.startswith(OPEN_CLIP_PREFIX):
+        from evalkit.extractors.open_clip_names import build_open_clip  # noqa: PLC0415 - heavy import
+
+        return build_open_clip(name, weights=weights, preset=preset, device=device)
     return EXTRACTORS[name](weights=weights, preset=preset, device=device)

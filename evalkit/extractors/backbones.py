@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.asset_catalogue import ASSETS
 from evalkit.assets import fetch
 from evalkit.errors import InvalidInputError
-from evalkit.extractors.backbone_weights import BACKBONE_WEIGHTS
 from evalkit.extractors.weights import check_layout, read_state_dict
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of images in 0..1; torchvision's training recipe
@@ -62,7 +62,7 @@ class Topology:
     """A network without its classifier.
 
     Attributes:
-        name: torchvision's name, a key of ``BACKBONE_WEIGHTS``.
+        name: torchvision's name, a key of :data:`~evalkit.asset_catalogue.ASSETS`.
         stages: steps up to each stage's output.
         stage_names: what papers call the outputs.
         minimum_size: least height and width with a last stage of at least one pixel.
@@ -157,7 +157,7 @@ def backbone_file(name: str, weights: Path | None) -> Path:
         OfflineError: the published file must be downloaded and cannot be now.
         InvalidInputError: the cached file or the download has another hash.
     """
-    return fetch(BACKBONE_WEIGHTS[name]) if weights is None else weights
+    return fetch(ASSETS[name].asset) if weights is None else weights
 
 
 def read_backbone(topology: Topology, path: Path) -> dict[str, Tensor]:

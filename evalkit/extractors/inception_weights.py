@@ -5,28 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from evalkit.assets import Asset, cached, fetch
+from evalkit.asset_catalogue import ASSETS, cached_any, fetch_any
+from evalkit.extractors.facts import INCEPTION_V3
 
-# Both releases serve the same bytes. Their file names carry the first eight digits; the other digits and
-# the size are as independent projects pinned them (for example genforce and MMGeneration forks).
-PUBLISHED_SHA256: Final = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-_PUBLISHED_SIZE: Final = 95_628_359
-PYTORCH_FID_WEIGHTS: Final = Asset(
-    name="InceptionV3 2015-12-05 (pytorch-fid)",
-    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth",
-    sha256=PUBLISHED_SHA256,
-    filename="pt_inception-2015-12-05-6726825d.pth",
-    size=_PUBLISHED_SIZE,
-)
-TORCH_FIDELITY_WEIGHTS: Final = Asset(
-    name="InceptionV3 2015-12-05 (torch-fidelity)",
-    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth",
-    sha256=PUBLISHED_SHA256,
-    filename="weights-inception-2015-12-05-6726825d.pth",
-    size=_PUBLISHED_SIZE,
-)
+# Both releases serve the same bytes.
+PYTORCH_FID_WEIGHTS: Final = ASSETS["inception-v3"].asset
+TORCH_FIDELITY_WEIGHTS: Final = ASSETS["inception-v3-torch-fidelity"].asset
+PUBLISHED_SHA256: Final = PYTORCH_FID_WEIGHTS.sha256
 
 
 def cached_weights() -> Path | None:
@@ -35,7 +20,7 @@ def cached_weights() -> Path | None:
     Raises:
         InvalidInputError: a file of that name is in the cache with other contents.
     """
-    return cached(PYTORCH_FID_WEIGHTS) or cached(TORCH_FIDELITY_WEIGHTS)
+    return cached_any(INCEPTION_V3.assets)
 
 
 def published_weights() -> Path:
@@ -45,4 +30,4 @@ def published_weights() -> Path:
         OfflineError: neither is cached and there is no network.
         InvalidInputError: a cached file or the download has another hash.
     """
-    return cached_weights() or fetch(PYTORCH_FID_WEIGHTS)
+    return fetch_any(INCEPTION_V3.assets)

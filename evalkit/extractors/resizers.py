@@ -1,16 +1,19 @@
 """Named image resizers: each is part of the protocol fingerprint, because each gives another score.
 
-| name                | what it reproduces                                                        |
-|---------------------|---------------------------------------------------------------------------|
-| `tf1-bilinear`      | FID as published (TensorFlow 1 legacy kernel), torch-fidelity, ADM        |
-| `torch-bilinear`    | pytorch-fid: half-pixel centres, no antialias                             |
-| `pil-bicubic-float` | clean-fid: Pillow mode F, antialiased bicubic, clipped, not quantised     |
-| `pil-bicubic-uint8` | dgm-eval: Pillow RGB, antialiased bicubic, rounded to uint8               |
-| `torch-bicubic-aa`  | EDM2: antialiased bicubic in float32; overshoots 0..255, is not clipped   |
-| `none`              | nothing: images must already have the network's size                      |
+| name                     | what it reproduces                                                   |
+|--------------------------|----------------------------------------------------------------------|
+| `tf1-bilinear`           | FID as published (TensorFlow 1 legacy kernel), torch-fidelity, ADM   |
+| `torch-bilinear`         | pytorch-fid: half-pixel centres, no antialias                        |
+| `pil-bicubic-float`      | clean-fid: Pillow mode F, antialiased bicubic, clipped, not rounded  |
+| `pil-bicubic-uint8`      | dgm-eval: Pillow RGB, antialiased bicubic, rounded to uint8          |
+| `pil-bicubic-uint8-crop` | OpenAI CLIP, clean-fid's CLIP-FID: shorter side, then centre crop    |
+| `crop-pil-bicubic-uint8` | CMMD: centre square crop, then as dgm-eval                           |
+| `torch-bicubic-aa`       | EDM2: antialiased bicubic in float32; leaves 0..255, is not clipped  |
+| `torch-bicubic-aa-crop`  | CLIP on the device: shorter side, then centre crop; not rounded      |
+| `none`                   | nothing: images must already have the network's size                 |
 
-All are pure functions ``(images uint8 [n, 3, h, w], size) -> float32 [n, 3, size, size]`` on the scale
-0..255, and every image is resized by itself.
+Those without ``crop`` change the aspect ratio of oblong images. All are pure functions ``(images uint8
+[n, 3, h, w], size) -> float32 [n, 3, size, size]`` on the scale 0..255, and every image is resized by itself.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError
+from evalkit.extractors.facts import Preset
 from evalkit.registry import Registry
 
 Resizer = Callable[[Tensor, int], Tensor]
@@ -87,11 +91,74 @@ def pil_bicubic_float(images: Tensor, size: int) -> Tensor:
 @RESIZERS.register("pil-bicubic-uint8")
 def pil_bicubic_uint8(images: Tensor, size: int) -> Tensor:
     """Resize as a Pillow RGB image, bicubic, rounded to uint8 (dgm-eval)."""
+    return _by_pillow(images, size=(size, size))
+
+
+def _by_pillow(images: Tensor, *, size: tuple[int, int]) -> Tensor:
     pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-    resized = np.empty((len(pictures), size, size, 3), dtype=np.float32)
+    height, width = size
+    resized = np.empty((len(pictures), height, width, 3), dtype=np.float32)
     for picture, out in zip(pictures, resized, strict=True):
-        out[...] = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+        out[...] = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
     return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(images.device)
+
+
+@RESIZERS.register("pil-bicubic-uint8-crop")
+def pil_bicubic_uint8_crop(images: Tensor, size: int) -> Tensor:
+    """Resize the shorter side to ``size`` as a Pillow RGB image, bicubic, and cut out the centre.
+
+    Source: the preprocessing of github.com/openai/CLIP, which is torchvision's ``Resize`` and ``CenterCrop``.
+    """
+    height, width = _shorter_side_to(images, size)
+    top, left = _centre(height, width, size)
+    resized = _by_pillow(images, size=(height, width))
+    return resized[..., top : top + size, left : left + size]
+
+
+@RESIZERS.register("crop-pil-bicubic-uint8")
+def crop_pil_bicubic_uint8(images: Tensor, size: int) -> Tensor:
+    """Cut out the centre square and resize it as a Pillow RGB image, bicubic.
+
+    Source: ``io_util.py`` of the CMMD reference code; an odd margin is cut on the right and at the bottom.
+    """
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pil_bicubic_uint8(images[..., top : top + side, left : left + side], size)
+
+
+@RESIZERS.register("torch-bicubic-aa-crop")
+def torch_bicubic_antialiased_crop(images: Tensor, size: int) -> Tensor:
+    """Resize the shorter side to ``size`` by the antialiased bicubic kernel in float32 and cut the centre."""
+    height, width = _shorter_side_to(images, size)
+    pixels = images.float()
+    if images.shape[-2:] != (height, width):
+        pixels = F.interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    top, left = _centre(height, width, size)
+    return pixels[..., top : top + size, left : left + size]
+
+
+def _shorter_side_to(images: Tensor, size: int) -> tuple[int, int]:
+    """Return the new height and width; the longer side is rounded down, as torchvision does."""
+    height, width = images.shape[-2:]
+    short, long = min(height, width), max(height, width)
+    scaled = int(size * long / short)
+    return (size, scaled) if height <= width else (scaled, size)
+
+
+def _centre(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return top and left of the centre crop; halves are rounded to even, as torchvision does."""
+    return round((height - size) / 2), round((width - size) / 2)
+
+
+def prepared(images: Tensor, size: int, preset: Preset) -> Tensor:
+    """Return uint8 ``[n, 3, h, w]`` images as a network takes them: resized, then scaled by ``preset``."""
+    pixels = (RESIZERS[preset.resizer](images, size) - preset.offset) / preset.divisor
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+        for values in (preset.mean, preset.std)
+    )
+    return (pixels - mean) / std
 
 
 @RESIZERS.register("none")

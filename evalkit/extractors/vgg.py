@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.asset_catalogue import ASSETS
 from evalkit.digests import file_sha256
-from evalkit.extractors.backbone_weights import BACKBONE_WEIGHTS
 from evalkit.extractors.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -30,9 +30,9 @@ from evalkit.extractors.backbones import (
     Backbone,
     backbone_file,
 )
+from evalkit.extractors.facts import VGG_16
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import RESIZERS
-from evalkit.extractors.vgg_facts import VGG_16
 from evalkit.extractors.weights import check_layout, read_state_dict
 from evalkit.runtime import resolve_device
 from evalkit.spec import Spec
@@ -96,7 +96,7 @@ class VGG16:
     @property
     def published(self) -> bool:
         """Whether the weights are torchvision's."""
-        return self.weights_sha256 == BACKBONE_WEIGHTS[VGG16_TOPOLOGY.name].sha256
+        return self.weights_sha256 == ASSETS[VGG16_TOPOLOGY.name].asset.sha256
 
     @property
     def spec(self) -> Spec:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
@@ -47,6 +49,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path.name}: entry {name!r} is not a named tensor")
         state[name] = _checked(tensor, f"{path.name}: tensor {name!r}")
     return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a flat mapping of names to dense tensors from a safetensors file or a torch checkpoint.
+
+    Raises:
+        UnsafeCheckpointError: a pickle asks for anything but tensors and plain containers.
+        CheckpointError: it cannot be read, is not such a mapping, or holds NaN or infinity.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    if head[8:9] != b"{":  # what every safetensors header begins with, after its length
+        return read_state_dict(path)
+    try:
+        loaded = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is not a whole safetensors file: {error}") from error
+    return {name: _checked(tensor, f"{path.name}: tensor {name!r}") for name, tensor in loaded.items()}
 
 
 def _checked(tensor: Tensor, label: str) -> Tensor:

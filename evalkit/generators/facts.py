@@ -28,6 +28,7 @@ class GeneratorFacts:
     factory: str
     samplers: tuple[SamplerFacts, ...]
     takes_guidance: bool = False
+    takes_truncation: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -51,6 +52,14 @@ GENERATOR_FACTS: dict[str, GeneratorFacts] = {
             title="class-conditional convolutional GAN, projection discriminator",
             factory="evalkit.generators.gan.sampling:build",
             samplers=(_FORWARD,),
+        ),
+        GeneratorFacts(
+            name="stylegan",
+            family="gan",
+            title="class-conditional style-based GAN, mapping network z to w, modulated convolutions",
+            factory="evalkit.generators.gan.style_sampling:build",
+            samplers=(_FORWARD,),
+            takes_truncation=True,
         ),
         GeneratorFacts(
             name="vae",

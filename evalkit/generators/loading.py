@@ -36,7 +36,7 @@ def load_generator(
         chosen = options or SamplingOptions()
         if chosen != SamplingOptions(device=chosen.device):
             raise UsageError(
-                "--sampler, --steps, --guidance, --eta and --dtype do not reach a callable",
+                "--sampler, --steps, --guidance, --eta, --truncation and --dtype do not reach a callable",
                 hint="set them inside the factory",
             )
         return _from_callable(model, path)

@@ -25,13 +25,15 @@ QUANTISATION = "floor(127.5 x + 128) clipped to 0..255"
 class SamplingOptions:
     """What the user may choose: None takes the model's default.
 
-    ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``.
+    ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``. ``truncation`` draws
+    the latents of a style-based GAN towards their centre: 1 or None leaves them, 0 gives the centre itself.
     """
 
     sampler: str | None = None
     steps: int | None = None
     guidance: float | None = None
     eta: float | None = None
+    truncation: float | None = None
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -60,6 +62,11 @@ class SamplingOptions:
                 raise UsageError(f"model {facts.name!r} takes no --guidance")
             if not (math.isfinite(self.guidance) and self.guidance >= 0):
                 raise UsageError(f"--guidance must be 0 or more, not {self.guidance}")
+        if self.truncation is not None:
+            if not facts.takes_truncation:
+                raise UsageError(f"model {facts.name!r} takes no --truncation")
+            if not 0 <= self.truncation <= 1:
+                raise UsageError(f"--truncation must lie in 0..1, not {self.truncation}")
         if self.eta is not None:
             if not sampler.takes_eta:
                 raise UsageError(f"sampler {sampler.name!r} takes no --eta")

@@ -35,9 +35,9 @@ class InceptionScoreMetric(Metric):
         "where every image is clearly something and the set holds many things.",
         values="1 to the number of classes; real images set the practical ceiling (CIFAR-10 training images: "
         "11.24 with the published InceptionV3).",
-        pitfalls="It never looks at real images: one perfect picture of each class scores best, noise that the "
-        "classifier likes scores well, and it says little on data unlike ImageNet. It grows with the number of "
-        "images in a split, so compare at equal N and splits only.",
+        pitfalls="It never looks at real images: one perfect picture of each class scores best, noise that "
+        "the classifier likes scores well, and it says little on data unlike ImageNet. It grows with the "
+        "number of images in a split, so compare at equal N and splits only.",
         cost="O(n C) for C classes.",
         source="Salimans et al. 2016, section 4; splits and shuffle as in torch-fidelity, chunks as in the "
         "evaluator of guided-diffusion",

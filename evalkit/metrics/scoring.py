@@ -58,6 +58,8 @@ class Estimate:
     Attributes:
         value: the headline.
         without: leave-one-block-out values in block order, or nothing.
+        share: part of the jackknife variance that is the statistic's own, below 1 for one that is far from a
+            mean (see :func:`evalkit.numerics.first_order_share`).
         centre: the estimate that ``without`` belongs to, where that is not the headline itself.
         details: further numbers of the protocol.
     """
@@ -65,6 +67,7 @@ class Estimate:
     value: float
     without: Sequence[float] = ()
     centre: float | None = None
+    share: float = 1.0
     details: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -90,7 +93,7 @@ def score_with_jackknife(
     value = estimate.value
     centre = value if estimate.centre is None else estimate.centre
     blocks = tuple(float(v) for v in estimate.without)
-    bar = jackknife(centre, blocks, sizes=generated.sizes) if blocks else None
+    bar = jackknife(centre, blocks, sizes=generated.sizes, share=estimate.share) if blocks else None
     reach = (bar.high - bar.low) / 2 if bar else 0.0
     return Score(
         value=value,

@@ -33,10 +33,11 @@ from evalkit.numerics.mmd import (
 )
 from evalkit.numerics.neighbours import (
     ManifoldScores,
+    ResampledScores,
     manifold_scores,
     precision_recall_density_coverage,
 )
-from evalkit.numerics.resampling import Jackknife, block_edges, jackknife
+from evalkit.numerics.resampling import Jackknife, block_edges, first_order_share, jackknife
 
 NUMERICS_VERSION = "1"
 
@@ -49,9 +50,11 @@ __all__ = [
     "Jackknife",
     "KernelSums",
     "ManifoldScores",
+    "ResampledScores",
     "SubsetEstimate",
     "block_edges",
     "class_sums",
+    "first_order_share",
     "frechet_distance",
     "frechet_distance_between",
     "frechet_distance_from_features",

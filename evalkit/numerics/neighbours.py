@@ -9,9 +9,7 @@ A ball has its centre at a point and the distance to its k-th neighbour *other t
 
 "In a ball" is ``<=`` (inclusive, Kynkäänniemi with k = 3) or ``<`` (strict, the prdc package with k = 5).
 
-Accepted trade-offs:
-    Distances are computed in float64 and rounded to float32 before they are compared, so that one and the
-    same distance is equal to itself whichever tile of a matrix product it came from.
+Distances are rounded to float32 before they are compared; see :mod:`evalkit.numerics.distances`.
 """
 
 from __future__ import annotations
@@ -25,11 +23,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float32Array, Float64Array, checked_features, same_width
-
-TILE_ENTRIES = 1 << 22  # distances held at a time: 32 MiB in float64
-# Below this share of the squared norms a difference of squares has fewer digits than float32.
-CANCELLATION = 1e-8
-PAIRS = 4096
+from evalkit.numerics.distances import euclidean_distances, tile_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,26 @@ class ManifoldScores:
     recall: float
     density: float
     coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledScores:
+    """The four scores of all generated rows, and of what is left of them without blocks.
+
+    ``fixed`` values keep the balls as they are with all rows, so that leaving rows out only takes balls away:
+    what a jackknife needs to tell how far two blocks reach the same reference points.
+
+    Attributes:
+        scores: of all rows.
+        without: without each block, exactly; empty where too few rows would be left.
+        fixed: without each block, balls fixed; empty likewise.
+        fixed_pairs: ``[b][c]`` without blocks b and b + 1 + c, balls fixed; empty where there are two blocks.
+    """
+
+    scores: ManifoldScores
+    without: tuple[ManifoldScores, ...] = ()
+    fixed: tuple[ManifoldScores, ...] = ()
+    fixed_pairs: tuple[tuple[ManifoldScores, ...], ...] = ()
 
 
 def precision_recall_density_coverage(
@@ -56,12 +70,12 @@ def precision_recall_density_coverage(
     Raises:
         InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
     """
-    return manifold_scores([generated], reference, k=k, inclusive=inclusive)[0]
+    return manifold_scores([generated], reference, k=k, inclusive=inclusive).scores
 
 
 def manifold_scores(
     blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.generic], *, k: int, inclusive: bool = True
-) -> tuple[ManifoldScores, tuple[ManifoldScores, ...]]:
+) -> ResampledScores:
     """All four scores, and their exact values without each block of the generated side.
 
     Leaving a block out enlarges some generated balls; those radii are computed exactly from the k nearest
@@ -74,8 +88,8 @@ def manifold_scores(
         inclusive: ``<=`` where True, ``<`` where False.
 
     Returns:
-        The scores, and those without each block; the latter is empty where there is one block only, or
-        where fewer than k + 1 generated rows would be left.
+        The scores; those without blocks are empty where there is one block only, or where fewer than k + 1
+        generated rows would be left.
 
     Raises:
         InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
@@ -92,9 +106,14 @@ def manifold_scores(
     resampled = len(parts) > 1 and len(ours) - max(sizes) > k
     comparison = _Comparison(sizes=sizes, k=k, inclusive=inclusive, resampled=resampled)
     tally = comparison.tally(ours - centre, theirs - centre)
-    every = np.arange(len(parts))
-    left_out = [tally.scores(k, every != b, b) for b in range(len(parts))] if resampled else []
-    return tally.scores(k, every >= 0, None), tuple(left_out)
+    every = range(len(parts) if resampled else 0)
+    paired = every if len(parts) > 2 else every[:0]
+    return ResampledScores(
+        tally.scores(k),
+        tuple(tally.scores(k, b, enlarged=True) for b in every),
+        tuple(tally.scores(k, b) for b in every),
+        tuple(tuple(tally.scores(k, b, c) for c in every[b + 1 :]) for b in paired),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +132,7 @@ class _Comparison:
         radii = _kth(neighbours, self.k)
         blocks = range(len(self.sizes) if self.resampled else 0)
         without = [_kth(np.delete(neighbours, b, axis=1), self.k) for b in blocks]
-        reference_radii = _kth(_block_neighbours(y, [0, len(y)], self.k), self.k)
+        reference_radii = ball_radii(y, self.k)
         tally = _Tally.empty(self.sizes, len(y))
         for block, rows, tile in _tiles(x, y, edges):
             tally.add(
@@ -172,12 +191,14 @@ class _Tally:
             if other != block and grown.any():
                 self.enlarged[other] |= inside(distances[grown], larger[grown, None]).any(axis=0)
 
-    def scores(self, k: int, kept: NDArray[np.bool_], left_out: int | None) -> ManifoldScores:
-        """Scores over the ``kept`` blocks."""
+    def scores(self, k: int, *left_out: int, enlarged: bool = False) -> ManifoldScores:
+        """Scores without the blocks ``left_out``, with the balls that the first of them ``enlarged``."""
+        kept = np.ones(len(self.recalled), dtype=np.bool_)
+        kept[list(left_out)] = False
         balls = self.balls[kept[self.block_of]]
         recalled = self.recalled[kept].any(axis=0)
-        if left_out is not None:
-            recalled |= self.enlarged[left_out]
+        if enlarged:
+            recalled |= self.enlarged[left_out[0]]
         return ManifoldScores(
             precision=float((balls > 0).mean()),
             recall=float(recalled.mean()),
@@ -186,41 +207,35 @@ class _Tally:
         )
 
 
+def ball_radii(x: Float64Array, k: int) -> Float32Array:
+    """Distance of each row of ``x`` ``[n, d]`` to its k-th nearest other row, ``[n]``; ``n > k``."""
+    return _kth(_block_neighbours(x, [0, len(x)], k), k)
+
+
 def _tiles(
     x: Float64Array, y: Float64Array, edges: Sequence[int]
 ) -> Iterator[tuple[int, slice, Float32Array]]:
     """Yield ``(block, rows, distances [rows, m])`` of ``x`` to ``y``; no tile spans two blocks."""
-    step = max(1, TILE_ENTRIES // len(y))
+    step = tile_rows(len(y))
     for block, (start, stop) in enumerate(pairwise(edges)):
         for first in range(start, stop, step):
             rows = slice(first, min(first + step, stop))
-            yield block, rows, _distances(x[rows], y)
+            yield block, rows, euclidean_distances(x[rows], y)
 
 
 def _block_neighbours(x: Float64Array, edges: Sequence[int], k: int) -> Float32Array:
     """Distances to the k nearest other rows in each block, ``[n, b, k]``, infinite where there are fewer."""
     nearest = np.full((len(x), len(edges) - 1, k), np.inf, dtype=np.float32)
-    step = max(1, TILE_ENTRIES // len(x))
+    step = tile_rows(len(x))
     for first in range(0, len(x), step):
         rows = slice(first, min(first + step, len(x)))
-        tile = _distances(x[rows], x)
+        tile = euclidean_distances(x[rows], x)
         tile[np.arange(len(tile)), np.arange(rows.start, rows.stop)] = np.inf
         for block, (start, stop) in enumerate(pairwise(edges)):
             part = tile[:, start:stop]
             count = min(k, part.shape[1])
             nearest[rows, block, :count] = np.partition(part, count - 1, axis=1)[:, :count]
     return nearest
-
-
-def _distances(x: Float64Array, y: Float64Array) -> Float32Array:
-    """Euclidean distances ``[n, m]``, correct to float32 even for nearly equal rows."""
-    norms = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
-    squared = norms - 2 * (x @ y.T)
-    rows, columns = np.nonzero(squared < CANCELLATION * norms)
-    for start in range(0, len(rows), PAIRS):
-        i, j = rows[start : start + PAIRS], columns[start : start + PAIRS]
-        squared[i, j] = np.square(x[i] - y[j]).sum(axis=1)
-    return np.asarray(np.sqrt(squared), dtype=np.float32)
 
 
 def _kth(neighbours: Float32Array, k: int) -> Float32Array:

@@ -54,6 +54,7 @@ def jackknife(
     *,
     sizes: Sequence[int],
     level: float = 0.95,
+    share: float = 1.0,
 ) -> Jackknife:
     """Delete-m_j jackknife for blocks of any sizes.
 
@@ -70,6 +71,7 @@ def jackknife(
         without: ``[g]`` estimates, each without one block.
         sizes: ``[g]`` rows in each block, in the same order.
         level: coverage of the interval, between 0 and 1.
+        share: part of the variance that is the statistic's own; see :func:`first_order_share`.
 
     Raises:
         InvalidInputError: fewer than two blocks, lengths differ, an empty block, or a value not finite.
@@ -82,9 +84,55 @@ def jackknife(
     change = (1 - 1 / ratio) * (value - left_out)
     correction = float(change.sum())
     pseudo = ratio * change - correction
-    stderr = math.sqrt(float((pseudo**2 / (ratio - 1)).mean()))
+    variance = float((pseudo**2 / (ratio - 1)).mean())
+    stderr = math.sqrt(share * variance)
     reach = float(student_t.ppf((1 + level) / 2, len(counts) - 1)) * stderr
     return Jackknife(stderr, value + correction, value - reach, value + reach, level)
+
+
+def first_order_share(
+    value: float,
+    without: Sequence[float] | NDArray[np.float64],
+    without_pairs: NDArray[np.float64],
+) -> float:
+    """Share of a jackknife variance that is left when every order of the statistic is counted once.
+
+    The jackknife counts the k-th order of the statistic's Hoeffding expansion k times (Efron & Stein 1981,
+    section 4): for the share of reference points that any generated point reaches it is up to twice too
+    large. They estimate the second order (section 5)::
+
+        Q_ij   = g value - (g - 1)(without_i + without_j) + (g - 2) without_ij
+        excess = sum_{i<j} (Q_ij - mean Q)^2 / (g (g - 1))
+
+    and subtract it, which can leave nothing. Here the orders are those of a Poisson count, so that the whole
+    series is ``(1 - exp(-rho)) / rho`` with ``rho = 2 excess / variance``: exact for the share of equal cells
+    that a Poisson process reaches, and theirs to second order.
+
+    Args:
+        value: the estimate from all rows.
+        without: ``[g]`` estimates, each without one of g blocks of equal size.
+        without_pairs: ``[g, g]`` estimates without two blocks; only what is above the diagonal is read.
+
+    Returns:
+        The share, in 0..1; 1 for a mean.
+
+    Raises:
+        InvalidInputError: fewer than three blocks, shapes differ, or a value is not finite.
+    """
+    groups = len(without)
+    left_out, _ = _checked(value, without, [1] * groups)
+    if groups < 3 or without_pairs.shape != (groups, groups):
+        raise InvalidInputError(f"{groups} blocks have [{groups}, {groups}] pairs, not {without_pairs.shape}")
+    above = np.triu_indices(groups, 1)
+    # In differences from the estimate: the textbook form cancels g times its size.
+    pairs, change = without_pairs[above] - value, left_out - value
+    if not np.isfinite(pairs).all():
+        raise InvalidInputError("a jackknife needs finite values")
+    interaction = (groups - 2) * pairs - (groups - 1) * (change[above[0]] + change[above[1]])
+    excess = float(((interaction - interaction.mean()) ** 2).sum()) / (groups * (groups - 1))
+    variance = float(((change - change.mean()) ** 2).sum()) * (groups - 1) / groups
+    rho = 2 * excess / variance if variance > 0 else 0.0
+    return -math.expm1(-rho) / rho if rho > 0 else 1.0
 
 
 def _checked(

@@ -16,9 +16,9 @@ from typing import Final, Protocol, final
 import torch
 from torch import Tensor
 
+from evalkit.asset_catalogue import ASSETS
 from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.extractors.backbone_weights import BACKBONE_WEIGHTS
 from evalkit.extractors.backbones import TOPOLOGIES, Backbone, backbone_file, read_backbone
 from evalkit.extractors.efficientnet_lite import EfficientNetLite0
 from evalkit.runtime import resolve_device
@@ -105,7 +105,7 @@ class BackboneStages:
     @property
     def published(self) -> bool:
         """Whether the weights are torchvision's."""
-        return self._sha256 == BACKBONE_WEIGHTS[self._name].sha256
+        return self._sha256 == ASSETS[self._name].asset.sha256
 
     @property
     def parameters(self) -> Mapping[str, Scalar]:

@@ -13,11 +13,13 @@ from evalkit.errors import InvalidInputError
 from evalkit.generators.checkpoint import save_checkpoint
 from evalkit.generators.diffusion.unet import DDPMConfig
 from evalkit.generators.gan.cgan import CGANConfig
+from evalkit.generators.gan.style import StyleGANConfig
 from evalkit.generators.vae.conv_vae import VAEConfig
 from evalkit.registry import Registry
 from evalkit.training.diffusion import DDPMTask
 from evalkit.training.gan import CGANTask
 from evalkit.training.loop import TrainingSet, TrainingTask
+from evalkit.training.style_gan import StyleGANTask
 from evalkit.training.vae import VAETask
 
 TaskFactory = Callable[[int, str, int], TrainingTask]
@@ -46,6 +48,11 @@ def _cgan(steps: int, device: str, seed: int) -> TrainingTask:
     return CGANTask(config=CGANConfig(), steps=steps, device=device, seed=seed)
 
 
+def _stylegan(steps: int, device: str, seed: int) -> TrainingTask:
+    del steps  # they say when to stop, and nothing else
+    return StyleGANTask(config=StyleGANConfig(), device=device, seed=seed)
+
+
 def _vae(steps: int, device: str, seed: int) -> TrainingTask:
     return VAETask(config=VAEConfig(), steps=steps, device=device, seed=seed)
 
@@ -53,6 +60,7 @@ def _vae(steps: int, device: str, seed: int) -> TrainingTask:
 for _recipe in (
     Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
     Recipe("cgan", "convolutional G and D, hinge loss, projection", 4000, 64, _cgan),
+    Recipe("stylegan", "mapping network, modulated synthesis, logistic loss, lazy R1", 2750, 64, _stylegan),
     Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 1400, 128, _vae),
 ):
     RECIPES.register(_recipe.name)(_recipe)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.extractors.resizers import RESIZERS
+from evalkit.extractors.facts import Preset
+from evalkit.extractors.resizers import RESIZERS, prepared
 
 SIZES = [(32, 32, 299), (64, 48, 299), (512, 300, 299), (5, 7, 3), (1, 1, 8), (299, 120, 299)]
 
@@ -136,6 +137,68 @@ def test_pil_float_and_torch_antialias_are_one_kernel() -> None:
     images = noise(96, 96)
     torch_way = RESIZERS["torch-bicubic-aa"](images, 40).clamp(0, 255)
     assert (RESIZERS["pil-bicubic-float"](images, 40) - torch_way).abs().max() < 0.01
+
+
+OBLONG = [(80, 60, 32), (60, 81, 33), (40, 97, 64), (97, 40, 64), (33, 32, 32), (224, 300, 224)]
+
+
+@pytest.mark.parametrize(("height", "width", "size"), OBLONG)
+def test_shorter_side_and_crop_are_torchvisions_on_pillow(height: int, width: int, size: int) -> None:
+    from torchvision import transforms
+
+    official = transforms.Compose(
+        [
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+        ]
+    )
+    images = noise(height, width)
+    resized = RESIZERS["pil-bicubic-uint8-crop"](images, size)
+    for image, ours in zip(images, resized, strict=True):
+        expected = official(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        assert np.array_equal(ours.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), OBLONG)
+def test_shorter_side_and_crop_are_torchvisions_on_tensors(height: int, width: int, size: int) -> None:
+    from torchvision.transforms import functional as peer
+
+    images = noise(height, width)
+    bicubic = peer.InterpolationMode.BICUBIC
+    expected = peer.center_crop(
+        peer.resize(images.float(), [size], interpolation=bicubic, antialias=True), [size, size]
+    )
+    assert torch.equal(RESIZERS["torch-bicubic-aa-crop"](images, size), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 40), (40, 61), (50, 50)])
+def test_crop_before_the_resize_is_the_cmmd_reference_code(height: int, width: int) -> None:
+    images = noise(height, width)
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    picture = Image.fromarray(images[1].permute(1, 2, 0).numpy()).crop((left, top, left + side, top + side))
+    expected = np.asarray(picture.resize((33, 33), Image.Resampling.BICUBIC))
+    assert np.array_equal(
+        RESIZERS["crop-pil-bicubic-uint8"](images, 33)[1].permute(1, 2, 0).numpy(), expected
+    )
+
+
+def test_on_square_images_all_pillow_ways_are_one() -> None:
+    images = noise(50, 50)
+    plain = RESIZERS["pil-bicubic-uint8"](images, 32)
+    assert torch.equal(RESIZERS["pil-bicubic-uint8-crop"](images, 32), plain)
+    assert torch.equal(RESIZERS["crop-pil-bicubic-uint8"](images, 32), plain)
+
+
+def test_prepared_images_are_scaled_by_channel() -> None:
+    from torchvision.transforms import functional as peer
+
+    preset = Preset("none", 0.0, 255.0, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    images = noise(16, 16)
+    expected = peer.normalize(images.float() / 255, list(preset.mean), list(preset.std))
+    assert torch.equal(prepared(images, 16, preset), expected)
+    assert torch.equal(prepared(images, 16, Preset("none", 128.0, 64.0)), (images.float() - 128) / 64)
+    assert preset.scaling == {"offset": 0.0, "divisor": 255.0, "mean": "0.1 0.2 0.3", "std": "0.5 0.25 2.0"}
 
 
 def test_none_refuses_another_size() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
-from evalkit.extractors.weights import check_layout, fold_batch_norm, read_state_dict
+from evalkit.extractors.weights import check_layout, fold_batch_norm, read_state_dict, read_tensors
 
 
 class Malice:
@@ -157,3 +158,27 @@ def test_file_digest(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
     assert file_sha256(tmp_path / "f") == expected
+
+
+def test_tensors_of_both_formats(tmp_path: Path) -> None:
+    state = {"a": torch.arange(3.0), "b": torch.ones(2, 2).half()}
+    torch.save(state, tmp_path / "a.pt")
+    save_file(state, tmp_path / "named-otherwise.pt")
+    for path in (tmp_path / "a.pt", tmp_path / "named-otherwise.pt"):
+        found = read_tensors(path)
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("fault", ["nan", "cut", "length", "absent"])
+def test_bad_safetensors_are_refused(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file({"layer": torch.full((99,), float("nan") if fault == "nan" else 1.0)}, path)
+    content = path.read_bytes()
+    if fault == "cut":
+        path.write_bytes(content[:-9])
+    elif fault == "length":
+        path.write_bytes(b"\xff" * 7 + b"\x00" + content[8:])
+    elif fault == "absent":
+        path.unlink()
+    with pytest.raises(CheckpointError, match="layer" if fault == "nan" else r"bad\.safetensors"):
+        read_tensors(path)

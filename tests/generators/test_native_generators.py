@@ -14,12 +14,17 @@ from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
 from evalkit.generators.checkpoint import save_checkpoint
 from evalkit.generators.diffusion.unet import DDPMConfig, DenoisingUNet
 from evalkit.generators.gan.cgan import CGANConfig, CGANGenerator
+from evalkit.generators.gan.style import StyleGANConfig, StyleGANGenerator
 from evalkit.generators.sampling import quantise
 from evalkit.generators.vae.conv_vae import ConvVAE, VAEConfig
 from evalkit.seeding import balanced_labels, image_seeds
 
 SMALL = {
     "cgan": (CGANGenerator, CGANConfig(latent_dim=8, channels=(16, 8, 8, 8))),
+    "stylegan": (
+        StyleGANGenerator,
+        StyleGANConfig(latent_dim=8, style_dim=8, mapping_layers=2, channels=(16, 8, 8, 8)),
+    ),
     "vae": (ConvVAE, VAEConfig(latent_dim=8, width=8)),
     "ddpm": (DenoisingUNet, DDPMConfig(channels=(16, 16), groups=4, head_dim=8, train_timesteps=40)),
 }

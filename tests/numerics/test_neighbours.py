@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics import block_edges, manifold_scores, neighbours, precision_recall_density_coverage
+from evalkit.numerics import block_edges, distances, manifold_scores, precision_recall_density_coverage
 from evalkit.numerics.neighbours import ManifoldScores
 
 
@@ -49,21 +49,29 @@ def test_definition_and_every_block_left_out(seed, n, m, k, blocks, inclusive):
     x, y = rng.standard_normal((n, 3)), rng.standard_normal((m, 3)) + 0.4
     edges = block_edges(n, blocks)
     parts = [x[i:j] for i, j in itertools.pairwise(edges)]
-    scores, without = manifold_scores(parts, y, k=k, inclusive=inclusive)
-    same(scores, by_definition(x, y, k, inclusive))
-    assert scores == precision_recall_density_coverage(x, y, k=k, inclusive=inclusive)
+    found = manifold_scores(parts, y, k=k, inclusive=inclusive)
+    without = found.without
+    same(found.scores, by_definition(x, y, k, inclusive))
+    assert found.scores == precision_recall_density_coverage(x, y, k=k, inclusive=inclusive)
     if not without:
         assert n - max(map(len, parts)) <= k
     for b, left_out in enumerate(without):
         same(left_out, by_definition(np.concatenate(parts[:b] + parts[b + 1 :]), y, k, inclusive))
+    if len(parts) > 2 and without:
+        radius = np.sort(np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1)).astype(np.float32), axis=1)[:, k]
+        cross = np.sqrt(((x[:, None] - y[None]) ** 2).sum(-1)).astype(np.float32)
+        held = (np.less_equal if inclusive else np.less)(cross, radius[:, None])
+        first, last = held[edges[1] : edges[-2]].any(axis=0).mean(), held[edges[2] :].any(axis=0).mean()
+        assert found.fixed_pairs[0][-1].recall == pytest.approx(first, rel=1e-12)
+        assert found.fixed_pairs[0][0].recall == pytest.approx(last, rel=1e-12)
 
 
 def test_tiles_do_not_matter(monkeypatch):
     rng = np.random.default_rng(0)
     parts, y = list(rng.standard_normal((3, 11, 4))), rng.standard_normal((20, 4))
     whole = manifold_scores(parts, y, k=2)
-    monkeypatch.setattr(neighbours, "TILE_ENTRIES", 50)
-    monkeypatch.setattr(neighbours, "PAIRS", 3)
+    monkeypatch.setattr(distances, "TILE_ENTRIES", 50)
+    monkeypatch.setattr(distances, "PAIRS", 3)
     assert manifold_scores(parts, y, k=2) == whole
 
 

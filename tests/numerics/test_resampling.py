@@ -11,6 +11,7 @@ from scipy import stats
 from evalkit.errors import InvalidInputError
 from evalkit.numerics import (
     block_edges,
+    first_order_share,
     frechet_distance_between,
     frechet_without_blocks,
     gaussian_factor,
@@ -103,3 +104,39 @@ def test_errors(value, without, sizes):
 def test_level_must_be_a_probability():
     with pytest.raises(InvalidInputError):
         jackknife(1.0, [1.0, 2.0], sizes=[1, 1], level=1.0)
+
+
+def test_pairs_count_higher_orders_once():
+    """The share of cells that a Poisson process reaches: plain is far too wide, corrected is right."""
+    cells, rate, blocks, repetitions = 400, 1.5, 10, 300
+    rng = np.random.default_rng(0)
+    values, plain, corrected = [], [], []
+    for _ in range(repetitions):
+        hits = rng.poisson(rate / blocks, size=(blocks, cells)) > 0
+        value = hits.any(axis=0).mean()
+        without = np.array([np.delete(hits, b, axis=0).any(axis=0).mean() for b in range(blocks)])
+        pairs = np.zeros((blocks, blocks))
+        for b, c in zip(*np.triu_indices(blocks, 1), strict=True):
+            pairs[b, c] = np.delete(hits, [b, c], axis=0).any(axis=0).mean()
+        values.append(value)
+        plain.append(jackknife(value, without, sizes=[1] * blocks).stderr)
+        share = first_order_share(value, without, pairs)
+        corrected.append(jackknife(value, without, sizes=[1] * blocks, share=share).stderr)
+    spread = np.std(values, ddof=1)
+    assert np.sqrt(np.mean(np.square(plain))) > 1.25 * spread
+    assert np.sqrt(np.mean(np.square(corrected))) == pytest.approx(spread, rel=0.1)
+
+
+def test_pairs_change_nothing_for_a_mean():
+    x = np.random.default_rng(1).standard_normal((6, 5))
+    without = [np.delete(x, b, axis=0).mean() for b in range(6)]
+    pairs = np.zeros((6, 6))
+    for b, c in zip(*np.triu_indices(6, 1), strict=True):
+        pairs[b, c] = np.delete(x, [b, c], axis=0).mean()
+    assert first_order_share(x.mean(), without, pairs) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("pairs", [np.zeros((2, 3)), np.full((3, 3), np.nan)])
+def test_pairs_that_cannot_be_are_refused(pairs):
+    with pytest.raises(InvalidInputError):
+        first_order_share(1.0, [1.0, 2.0, 3.0], pairs)

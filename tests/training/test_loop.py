@@ -10,12 +10,14 @@ from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators import load_generator
 from evalkit.generators.diffusion.unet import DDPMConfig
 from evalkit.generators.gan.cgan import CGANConfig
+from evalkit.generators.gan.style import StyleGANConfig
 from evalkit.generators.sampling import SamplingOptions
 from evalkit.generators.vae.conv_vae import VAEConfig
 from evalkit.training.diffusion import DDPMTask
 from evalkit.training.gan import CGANTask, differentiable_augmentation
 from evalkit.training.loop import FitOptions, MovingAverage, TrainingSet, fit, save_grid
 from evalkit.training.recipes import RECIPES, export
+from evalkit.training.style_gan import StyleGANTask
 from evalkit.training.vae import VAETask
 
 STEPS = 6
@@ -28,6 +30,12 @@ def _task(name: str):
         ),
         "cgan": lambda: CGANTask(
             config=CGANConfig(latent_dim=8, channels=(16, 8, 8, 8)), steps=STEPS, device="cpu"
+        ),
+        "stylegan": lambda: StyleGANTask(
+            config=StyleGANConfig(latent_dim=8, style_dim=8, mapping_layers=2, channels=(16, 8, 8, 8)),
+            device="cpu",
+            widths=(8, 8, 8, 16),
+            augmentation_ramp=40.0,
         ),
         "vae": lambda: VAETask(config=VAEConfig(latent_dim=4, width=8), steps=STEPS, device="cpu"),
     }[name]()
@@ -46,7 +54,7 @@ def _options(steps: int) -> FitOptions:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddpm", "cgan", "vae"])
+@pytest.mark.parametrize("name", ["ddpm", "cgan", "stylegan", "vae"])
 def test_resumed_training_is_identical_and_exports(tmp_path, data, name):
     whole = _task(name)
     facts = fit(whole, data, _options(STEPS), out=tmp_path / "whole")
@@ -122,7 +130,7 @@ def test_preview_grid(tmp_path):
 
 
 def test_each_recipe_trains_a_registered_model():
-    assert set(RECIPES) == {"cgan", "ddpm", "vae"}
+    assert set(RECIPES) == {"cgan", "ddpm", "stylegan", "vae"}
     for name in RECIPES:
         assert RECIPES[name].name == name
         assert RECIPES[name].steps > 0

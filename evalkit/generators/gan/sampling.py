@@ -9,12 +9,12 @@ from evalkit.errors import UsageError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import build_config
 from evalkit.generators.gan.cgan import CGANConfig, CGANGenerator
-from evalkit.generators.sampling import NativeGenerator, SamplingOptions
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.generators.latent import LatentNativeGenerator
+from evalkit.generators.sampling import SamplingOptions
 
 
-class CGAN(NativeGenerator):
-    """Latents are standard normal; batch-norm statistics are frozen."""
+class CGAN(LatentNativeGenerator):
+    """Latents are standard normal; batch-norm statistics are frozen; there is no noise beside z."""
 
     family = "gan"
     network: CGANGenerator
@@ -29,13 +29,18 @@ class CGAN(NativeGenerator):
         """Height and width in pixels."""
         return self.network.config.resolution
 
-    def _sample(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in z."""
+        return self.network.config.latent_dim
+
+    def _synthesise(
+        self, latents: Tensor, *, space: str, noise_seeds: IndexArray, labels: Tensor | None
+    ) -> Tensor:
+        del space, noise_seeds
         if labels is None:
             raise UsageError("the conditional GAN needs labels")
-        size = (self.network.config.latent_dim,)
-        z = normal_per_image(per_image_generators(seeds), size, device=self.device)
-        self.evaluations_per_image = 1
-        images: Tensor = self.network(z, labels)
+        images: Tensor = self.network(latents, labels)
         return images
 
 

@@ -1,0 +1,54 @@
+"""Realism score of single images (Kynkäänniemi et al. 2019, eq. 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import InvalidInputError
+from evalkit.numerics.arrays import Float64Array, checked_features, same_width
+from evalkit.numerics.distances import euclidean_distances, tile_rows
+from evalkit.numerics.neighbours import ball_radii
+
+
+def realism_scores(generated: NDArray[np.generic], reference: NDArray[np.generic], *, k: int) -> Float64Array:
+    """Realism of each generated row: how deep it lies in the nearest of the small reference balls.
+
+    Formula: ``R(g) = max_r radius_r / |g - r|`` over the reference rows r whose ball is no larger than the
+    median one; the radius is the distance to the k-th neighbour other than itself. ``R >= 1`` exactly where
+    g lies in such a ball. At a centre R is infinite (1 where the ball has no extent).
+
+    The paper's pruning ("discarding half of the hyperspheres with the largest radii") keeps the median ball
+    itself, as the authors' code does. Their code divides squared distances and adds 1e-5; this is the printed
+    formula.
+
+    Args:
+        generated: float ``[n, d]``.
+        reference: float ``[m, d]``, ``m > k``.
+        k: which neighbour gives the radius of a ball.
+
+    Returns:
+        float64 ``[n]``, from 0 to infinity.
+
+    Raises:
+        InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
+    """
+    if k < 1:
+        raise InvalidInputError(f"k must be 1 or more, not {k}")
+    ours = checked_features(generated, "generated features", minimum=1)
+    theirs = checked_features(reference, "reference features", minimum=k + 1)
+    same_width(ours, theirs)
+    centre = theirs.mean(axis=0, dtype=np.float64)
+    points = theirs - centre
+    radii = ball_radii(points, k)
+    kept = radii <= np.median(radii)
+    points, radii = points[kept], radii[kept].astype(np.float64)
+    scores = np.empty(len(ours))
+    step = tile_rows(len(points))
+    for start in range(0, len(ours), step):
+        distances = euclidean_distances(ours[start : start + step] - centre, points)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = radii / distances
+        ratio[np.isnan(ratio)] = 1.0
+        scores[start : start + step] = ratio.max(axis=1)
+    return scores
