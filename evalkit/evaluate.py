@@ -17,7 +17,7 @@ from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, 
 from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
 from evalkit.measurement import Materials, measure, protocol_info
-from evalkit.plan import AtHand, Network, Plan, Planned, make_plan
+from evalkit.plan import DEFAULT_HELD_OUT, AtHand, Network, Plan, Planned, make_plan
 from evalkit.probing import BuiltProbe, with_probes
 from evalkit.prompts import read_prompts
 from evalkit.provenance import environment
@@ -94,6 +94,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         held_out=held_out,
         labelled=plan.needs_labels and is_labelled(subject),
         prompted=job.request.prompts is not None,
+        classes=subject.generator.num_classes if subject.generator else None,
     )
     plan = plan.feasible(found, notify=job.console.note)
     prompts = (
@@ -113,7 +114,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
     return replace(
         record,
         protocol=protocol_info(plan, subject, materials=materials, probes=probes),
-        results=measure(plan, materials, probes),
+        results=measure(plan, materials, probes, notify=job.console.note),
         **_speed(job, plan, materials, warm),
     )
 
@@ -172,19 +173,24 @@ def _extractor(request: ScoreRequest, network: Network, device: torch.device) ->
 def _references(job: _Run, plan: Plan, *, held_out: bool) -> dict[Network, Reference]:
     """Return the reference (or the held-out one) for every network that some metric compares with it."""
     request = job.request
-    if held_out and request.held_out is None:
+    if held_out and not any(planned.metric.needs_held_out for planned in plan.metrics):
         return {}
     resolved = {}
     for network in plan.networks:
         heads = plan.reference_heads(network, held_out=held_out)
         if not heads:
             continue
-        name = request.held_out if held_out else plan.reference_name(request.reference, model=request.model)
+        name: str | None = plan.reference_name(request.reference, model=request.model)
+        if held_out:
+            name = request.held_out or DEFAULT_HELD_OUT.get(str(name))
+        if name is None:
+            continue
         resolved[network] = resolve_reference(
-            str(name),
+            name,
             extractor=job.extractors[network],
             heads=heads,
             class_heads=() if held_out else plan.class_heads(network),
+            bank_heads=plan.bank_heads(network),
             image_options=request.image_options,
             state=request.out / STATE_FOLDER,
             device=job.device,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import numerics
-from evalkit.core import Extractor, FeatureSet, Probe, ReferenceFeatures
+from evalkit.core import Extractor, FeatureSet, Metric, Probe, ReferenceFeatures
 from evalkit.errors import UsageError
 from evalkit.extraction import Extracted
 from evalkit.metrics import compute_all
@@ -45,22 +45,29 @@ class Materials:
 
 
 def measure(
-    plan: Plan, materials: Materials, probes: Mapping[Planned, BuiltProbe]
+    plan: Plan, materials: Materials, probes: Mapping[Planned, BuiltProbe], *, notify: Callable[[str], None]
 ) -> tuple[MetricResult, ...]:
-    """Compute every metric of ``plan``, doing once what several of them share."""
+    """Compute every metric of ``plan``, doing once what several of them share.
+
+    Where everything at hand was asked for, what the images cannot give is left out with a note.
+    """
     generated = _GeneratedSides(materials)
     references = _ReferenceSides(materials)
     scores = compute_all(
         [(planned.metric, generated.of(planned), references.of(planned)) for planned in plan.metrics],
+        left_out=(lambda metric, error: notify(f"left out {metric.name}: {error.message}"))
+        if plan.everything
+        else None,
         rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
     )
     return tuple(
         MetricResult.from_score(
-            score,
+            replace(score, warnings=(*score.warnings, *generated.warnings(planned))),
             metric=_label(plan, planned, materials, probes),
             variant=planned.metric.variant or planned.head,
         )
         for planned, score in zip(plan.metrics, scores, strict=True)
+        if score is not None
     )
 
 
@@ -76,6 +83,7 @@ class _GeneratedSides:
     def __init__(self, materials: Materials) -> None:
         self._materials = materials
         self._made: dict[tuple[object, ...], FeatureSet] = {}
+        self._cut: dict[tuple[Network, str], int] = {}
 
     def of(self, planned: Planned) -> FeatureSet:
         """Return the features that a metric reads, in its jackknife blocks."""
@@ -84,7 +92,7 @@ class _GeneratedSides:
             return materials.probes[planned].in_blocks(head, contiguous=True)
         # Independent draws are cut as they come; files at random, but logits keep their order for the splits.
         contiguous = materials.drawn or metric.head == "logits"
-        prefix = str(dict(metric.spec.params).get("prefix") or "") if metric.needs_prompts else None
+        prefix = _prefix(metric) if metric.needs_prompts else None
         key = (planned.network, head, contiguous, prefix)
         if key not in self._made:
             texts = None if prefix is None else self._texts(planned.network, prefix)
@@ -99,8 +107,21 @@ class _GeneratedSides:
             raise UsageError(
                 f"{extractor.spec.name} reads no text", hint="a CLIP extractor does: clip-score:clip-vit-b-32"
             )
-        features: NDArray[np.float32] = encode([prefix + prompt for prompt in self._materials.prompts or ()])
+        texts = [prefix + prompt for prompt in self._materials.prompts or ()]
+        self._cut[network, prefix] = len(extractor.truncated(texts)) if hasattr(extractor, "truncated") else 0
+        features: NDArray[np.float32] = encode(texts)
         return features
+
+    def warnings(self, planned: Planned) -> tuple[str, ...]:
+        """Tell of prompts longer than the text encoder reads."""
+        if not planned.metric.needs_prompts or planned.network is None:
+            return ()
+        cut = self._cut.get((planned.network, _prefix(planned.metric)), 0)
+        return (f"{cut} prompts are longer than the text encoder reads, and were cut",) if cut else ()
+
+
+def _prefix(metric: Metric) -> str:
+    return str(dict(metric.spec.params).get("prefix") or "")
 
 
 class _ReferenceSides:
@@ -118,11 +139,10 @@ class _ReferenceSides:
         key = (network, planned.head)
         if key not in self._made:
             dimension = materials.extractors[network].heads[planned.head]
-            statistics = materials.references[network].head(planned.head, dimension=dimension)
-            held = materials.held_out.get(network)
-            if held is not None and planned.head in held.heads:
-                statistics = statistics.with_held_out(held.head(planned.head, dimension=dimension))
-            self._made[key] = statistics
+            reference, held = materials.references[network], materials.held_out.get(network)
+            if held is not None:
+                reference = reference.with_held_out(held)
+            self._made[key] = reference.head(planned.head, dimension=dimension)
         return self._made[key]
 
 

@@ -25,6 +25,18 @@ def metric_facts() -> list[MetricFacts]:
     return [_facts(name, METRICS[name]) for name in METRICS]
 
 
+def _needs(kind: type[Metric]) -> tuple[str, ...]:
+    words = [word for flag, word in _NEEDS if getattr(kind, flag)]
+    more_than_moments = kind.needs_bank or kind.needs_groups
+    return tuple(word for word in words if word != "reference" or not more_than_moments)
+
+
+def _minimum(metric: Metric) -> str:
+    dimension = 1000
+    most = metric.minimum_for(dimension)
+    return str(metric.minimum_images) if most < dimension else f"{most // dimension} a dimension"
+
+
 def _facts(name: str, kind: type[Metric]) -> MetricFacts:
     metric = kind()
     return MetricFacts(
@@ -32,8 +44,8 @@ def _facts(name: str, kind: type[Metric]) -> MetricFacts:
         title=kind.title,
         better=kind.better,
         reads=kind.reads,
-        needs=tuple(word for flag, word in _NEEDS if getattr(kind, flag)),
-        minimum=metric.minimum_images,
+        needs=_needs(kind),
+        minimum=_minimum(metric),
         parameters=dict(metric.spec.params),
         protocols=tuple(
             p for p in PROTOCOLS if any(wanted.metric == name for wanted in PROTOCOLS[p].metrics)

@@ -15,7 +15,7 @@ class MetricFacts:
     Attributes:
         reads: what its rows are made from: images, pairs, paths or latents.
         needs: what it needs beside them (``reference features``, ``labels``, ``prompts`` …).
-        minimum: fewest generated images, with the metric's default parameters.
+        minimum: fewest generated images, in words, with the metric's default parameters.
         parameters: names and defaults; each is part of the fingerprint.
         protocols: protocols that compute it unasked.
         named: published names that stand for it (``cmmd``), with what each reads.
@@ -27,7 +27,7 @@ class MetricFacts:
     better: Better
     reads: str
     needs: tuple[str, ...]
-    minimum: int
+    minimum: str
     parameters: Mapping[str, Scalar]
     protocols: tuple[str, ...]
     named: Mapping[str, str]

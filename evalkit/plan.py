@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args, get_type_hints
 
 from evalkit.core import Extractor, Metric
 from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError, UsageError
@@ -27,6 +27,8 @@ EVERYTHING = "all"
 """The word after ``--metrics`` for every metric that the protocol's network and the subject can serve."""
 OFFLINE_DISTANCE = "pd-efficientnet-lite0"
 """The distance of a path length that needs no download."""
+DEFAULT_HELD_OUT = {"cifar10-jpeg-train": "cifar10-jpeg-test", "cifar10": "cifar10-test"}
+"""Held-out references that go with a reference unless another is named."""
 PROBE_WEIGHTS = frozenset(
     name for facts in map(PAIR_MEASURES.__getitem__, PAIR_MEASURES) for name in (facts.name, facts.network)
 )
@@ -100,6 +102,7 @@ class AtHand:
     held_out: Mapping[Network, Reference] = field(default_factory=dict)
     labelled: bool = False
     prompted: bool = False
+    classes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,11 +113,13 @@ class Plan:
         preset: the protocol.
         metrics: each metric with what it reads, headline first.
         explicit: the user named the metrics, so that none may be left out.
+        everything: whatever can be measured was asked for.
     """
 
     preset: Preset
     metrics: tuple[Planned, ...]
     explicit: bool = False
+    everything: bool = False
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -143,6 +148,10 @@ class Plan:
     def class_heads(self, network: Network) -> tuple[str, ...]:
         """Heads of the reference whose moments by class some metric reads."""
         return tuple(dict.fromkeys(p.head for p in self.of(network) if p.metric.needs_groups))
+
+    def bank_heads(self, network: Network) -> tuple[str, ...]:
+        """Heads of the reference whose features some metric reads one by one."""
+        return tuple(dict.fromkeys(p.head for p in self.of(network) if p.metric.needs_bank))
 
     @property
     def probed(self) -> tuple[Planned, ...]:
@@ -217,12 +226,17 @@ def _check_feasible(planned: Planned, found: AtHand) -> None:
             f"{metric.name} needs the class of each image",
             hint="a class-conditional model, or files in one sub-folder for each class",
         )
+    network = planned.network
+    dimension = FACTS[network.extractor].dimensions(planned.head) if network else 0
+    if metric.needs_labels and metric.head == "logits" and found.classes not in {None, dimension}:
+        raise UsageError(
+            f"{metric.name} compares {found.classes} classes with {dimension} logits of other ones",
+            hint="--metrics cifar10-accuracy, or --param accuracy.classifier=FILE for classes of your own",
+        )
     if metric.needs_prompts and not found.prompted:
         raise UsageError(
             f"{metric.name} needs a prompt for each image", hint="--prompts FILE, one line an image"
         )
-    network = planned.network
-    dimension = FACTS[network.extractor].dimensions(planned.head) if network else 0
     fewest = metric.minimum_for(dimension)
     if found.images < fewest:
         raise InvalidInputError(f"{metric.name} needs at least {fewest} images, there are {found.images}")
@@ -257,8 +271,8 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
     Raises:
         UsageError: an unknown protocol, metric, parameter, head or extractor.
     """
-    preset = _auto(request, notify) if protocol == "auto" else PROTOCOLS[protocol]
-    roles = {name: METRICS[name]().head for name in METRICS if METRICS[name].reads != "pairs"}
+    preset, note = _auto(request) if protocol == "auto" else (PROTOCOLS[protocol], "")
+    roles = _roles(request.params)
     everything = request.metrics == (EVERYTHING,)
     chosen = (
         select_everything(preset, roles=roles, probed=OFFLINE_DISTANCE)
@@ -266,7 +280,10 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
         else select(preset, request.metrics, roles=_with_pairs(roles), params=request.params)
     )
     metrics = tuple(_planned(preset, wanted, request) for wanted in chosen)
-    plan = Plan(preset=preset, metrics=metrics, explicit=bool(request.metrics) and not everything)
+    explicit = bool(request.metrics) and not everything
+    plan = Plan(preset=preset, metrics=metrics, explicit=explicit, everything=everything)
+    if note and any(network.extractor == preset.extractor for network in plan.networks):
+        notify(note)
     _check_weights(plan, request)
     return plan
 
@@ -274,6 +291,35 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
 def _with_pairs(roles: Mapping[str, str]) -> Mapping[str, str]:
     """Pair metrics are known, so that asking for one is told where to go."""
     return {**dict.fromkeys(METRICS, "pair"), **roles}
+
+
+def _roles(params: Mapping[str, Mapping[str, Scalar]]) -> dict[str, str]:
+    """Role of the head that each metric of ``score`` reads, with the user's parameters."""
+    return {
+        name: _built(name, params.get(name, {})).head for name in METRICS if METRICS[name].reads != "pairs"
+    }
+
+
+def _built(name: str, params: Mapping[str, Scalar]) -> Metric:
+    kind = METRICS[name]
+    hints = get_type_hints(kind)
+    known: list[str] = [field_.name for field_ in fields(kind)] if is_dataclass(kind) else []
+    for key, value in params.items():
+        if key not in known:
+            raise UsageError(f"metric {name!r} has no parameter {key!r}", hint=did_you_mean(key, known))
+        allowed = get_args(hints[key]) or (hints[key],)
+        if not any(_is_a(value, kind_) for kind_ in allowed):
+            words = " or ".join(getattr(kind_, "__name__", repr(kind_)) for kind_ in allowed)
+            raise UsageError(f"parameter {key!r} of metric {name!r} is {words}, not {value!r}")
+    return kind(**params)
+
+
+def _is_a(value: Scalar, kind: object) -> bool:
+    if not isinstance(kind, type):  # a value of a Literal
+        return value == kind
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Planned:
@@ -285,13 +331,7 @@ def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Pla
     params = dict(wanted.params)
     if request.report_at is not None and wanted.metric == "fd":
         params["report_at"] = request.report_at
-    known: list[str] = [field_.name for field_ in fields(kind)] if is_dataclass(kind) else []
-    for name in params:
-        if name not in known:
-            raise UsageError(
-                f"metric {wanted.metric!r} has no parameter {name!r}", hint=did_you_mean(name, known)
-            )
-    metric = kind(**params)
+    metric = _built(wanted.metric, params)
     if kind.reads != "images":
         return Planned(metric, metric.head, None, wanted.label, wanted.extractor)
     network = Network(wanted.extractor or preset.extractor, wanted.preset)
@@ -315,21 +355,20 @@ def _check_weights(plan: Plan, request: PlanRequest) -> None:
             )
 
 
-def _auto(request: PlanRequest, notify: Callable[[str], None]) -> Preset:
+def _auto(request: PlanRequest) -> tuple[Preset, str]:
+    """Return the protocol that everything needed is at hand for, and what to tell of the choice."""
     standard, embedded = PROTOCOLS["standard"], PROTOCOLS["embedded"]
     reference = request.reference or DEFAULT_REFERENCES["inception-v3"]
     weights_here = "inception-v3" in request.weights or _inception_at_hand()
     resizer = FACTS["inception-v3"].preset(standard.extractor_preset)[1].resizer
     if weights_here and at_hand(reference, extractor="inception-v3", resizer=resizer):
-        notify("protocol: standard (InceptionV3 weights and the reference are at hand)")
-        return standard
+        return standard, "protocol: standard (InceptionV3 weights and the reference are at hand)"
     missing = "the InceptionV3 weights" if not weights_here else f"InceptionV3 statistics of {reference!r}"
-    notify(
+    return embedded, (
         f"protocol: EMBEDDED (EfficientNet-Lite0 features). These scores are not FID and do not compare with "
         f"published ones: {missing} are not on this machine. The standard protocol fetches what it needs:\n"
         f"    {standard_command(request)}"
     )
-    return embedded
 
 
 def standard_command(request: PlanRequest) -> str:

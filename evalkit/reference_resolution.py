@@ -22,6 +22,7 @@ from evalkit.references import (
     Reference,
     ReferenceBuilder,
     cached_reference,
+    holds_sample_images,
     load_reference,
     looks_like_statistics,
     reference_names,
@@ -103,8 +104,12 @@ def resolve_reference(
     device: torch.device,
     extract_images: ExtractImages,
     class_heads: Sequence[str] = (),
+    bank_heads: Sequence[str] = (),
 ) -> Reference:
     """Return the reference called ``name``, built now where it has to be, with moments by class where asked.
+
+    A file of the ADM evaluator holds sample images beside its moments: where features of ``bank_heads`` are
+    wanted, they are those of these images, as that evaluator computes precision and recall.
 
     Raises:
         NothingMeasuredError: moments by class are wanted of images without labels.
@@ -148,6 +153,18 @@ def resolve_reference(
             f"{name} holds statistics of another tool, which are InceptionV3's, not {extractor.spec.name}'s",
             hint="add --protocol standard (or pytorch-fid, clean-fid, adm: as the file was made)",
         )
+    without = tuple(h for h in bank_heads if h in reference.heads and not reference.heads[h].has_bank)
+    if reference.extractor is None and without and holds_sample_images(path):
+        order = ReferenceOrder(
+            about=About(name=path.stem, title=path.stem, dataset=path.stem),
+            heads=without, bank_heads=without, class_heads=(),
+        )  # fmt: skip
+        samples = build_reference(
+            open_source(path), order, extractor=extractor, state=state, device=device,
+            extract_images=extract_images,
+        )  # fmt: skip
+        banks = {head: samples.heads[head].kept for head in without}
+        return reference.with_banks({head: bank for head, bank in banks.items() if bank is not None})
     return reference
 
 

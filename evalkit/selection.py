@@ -22,11 +22,33 @@ _INCEPTION_NAMES = {"fid": "fd", "kid": "kd", "mifid": "mifd", "intra-fid": "int
 """Names that are promised only to the real InceptionV3 at its published head."""
 
 NAMED: Mapping[str, MetricRequest] = {
+    "clip-score-hessel": MetricRequest(
+        "clip-score", "image", extractor="clip-vit-b-32", label="clip-score:hessel"
+    ),
+    "clip-score-torchmetrics": MetricRequest(
+        "clip-score",
+        "image",
+        (("clamp", "mean"), ("prefix", ""), ("scale", 100.0)),
+        "clip-vit-l-14",
+        label="clip-score:torchmetrics",
+    ),
+    "clip-t": MetricRequest(
+        "clip-score",
+        "image",
+        (("clamp", "none"), ("prefix", ""), ("scale", 1.0)),
+        "clip-vit-l-14",
+        label="clip-t",
+    ),
+    "precision-vgg16": MetricRequest("precision", "fc2", extractor="vgg16"),
+    "recall-vgg16": MetricRequest("recall", "fc2", extractor="vgg16"),
     "sfid": MetricRequest("fd", "spatial", extractor=INCEPTION, preset="adm"),
-    "clip-fid": MetricRequest("fd", "image", extractor="clip-vit-b-32", preset="clean-fid", label="clip-fid"),
+    "clip-fid": MetricRequest("fd", "image", extractor="clip-vit-b-32", preset="openai", label="clip-fid"),
     "fd-clip": MetricRequest("fd", "image", extractor="clip-vit-l-14"),
     "fd-dinov2": MetricRequest("fd", "cls", extractor="dinov2"),
-    "cmmd": MetricRequest("cmmd", "image", extractor="clip-vit-l-14-336", label="cmmd"),
+    "cifar10-accuracy": MetricRequest(
+        "accuracy", "pooled", (("classifier", "cifar10"),), "efficientnet-lite0", label="accuracy:cifar10"
+    ),
+    "cmmd": MetricRequest("cmmd", "image", extractor="clip-vit-l-14-336", preset="cmmd", label="cmmd"),
 }
 """Published names that stand for a metric on an extractor of its own."""
 

@@ -41,10 +41,12 @@ def _samplers() -> list[Row]:
 
 
 def _extractors() -> list[Row]:
+    from evalkit.asset_catalogue import present  # noqa: PLC0415 - only these lists look into the cache
+
     return [
         {
             "name": facts.name,
-            "bundled": not facts.downloads,
+            "at_hand": not facts.downloads or present(facts.assets),
             "heads": dict(facts.heads),
             "presets": [name for name, _ in facts.presets],
             "title": facts.summary,
@@ -72,7 +74,7 @@ def _metrics() -> list[Row]:
             "name": facts.name,
             "better": facts.better,
             "reads": facts.reads,
-            "needs": list(facts.needs),
+            "needs": ", ".join(facts.needs),
             "minimum": facts.minimum,
             "protocols": list(facts.protocols),
             "title": facts.title,
@@ -87,6 +89,23 @@ def _metric_facts() -> list[MetricFacts]:
     return metric_facts()
 
 
+def _measures() -> list[Row]:
+    from evalkit.asset_catalogue import present  # noqa: PLC0415
+    from evalkit.perceptual.facts import PAIR_MEASURES  # noqa: PLC0415
+
+    return [
+        {
+            "name": facts.name,
+            "better": facts.better,
+            "network": facts.network,
+            "at_hand": not facts.downloads or present((str(facts.network),)),
+            "minimum_size": facts.minimum_size,
+            "title": facts.title,
+        }
+        for facts in map(PAIR_MEASURES.__getitem__, PAIR_MEASURES)
+    ]
+
+
 def _references() -> list[Row]:
     from evalkit.references import list_references  # noqa: PLC0415
 
@@ -96,6 +115,7 @@ def _references() -> list[Row]:
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "models": _models,
     "metrics": _metrics,
+    "measures": _measures,
     "extractors": _extractors,
     "references": _references,
     "protocols": _protocols,
@@ -104,7 +124,7 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
 
 
 @click.command(name="list")
-@click.argument("kind", metavar="[models|metrics|extractors|references|protocols|samplers]")
+@click.argument("kind", metavar="KIND")
 @click.option(
     "--format",
     "output_format",
@@ -113,7 +133,16 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     help="md: the page that explains every metric (docs/metrics.md).",
 )
 def list_(kind: str, output_format: str) -> None:
-    """List what evalkit has of one KIND."""
+    """List what evalkit has of one KIND.
+
+    \b
+    models      what `score --model` samples      samplers    how it can be sampled
+    metrics     what `score` measures             extractors  networks that metrics read
+    measures    what `pairs` measures             references  real images to compare with
+    protocols   fixed choices of all these
+
+    What is `at hand` needs no download.
+    """
     if kind not in _KINDS:
         raise click.BadParameter(f"{kind!r}; {did_you_mean(kind, _KINDS)}")
     if output_format == "md":

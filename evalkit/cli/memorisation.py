@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.options import (
+    device_option,
+    image_options,
+    out_option,
+    sampling_options,
+    take_image_options,
+    take_sampling_options,
+)
+
 if TYPE_CHECKING:
     from evalkit.memorisation import MemorisationRequest
-
-_POLICY = ("alpha", "cmyk", "animated", "orientation", "max_pixels")
-_READING = ("workers", "on_bad", "max_bad")
-_SAMPLING = ("sampler", "steps", "guidance", "eta")
 
 
 @click.command(context_settings={"show_default": True})
@@ -42,10 +47,7 @@ _SAMPLING = ("sampler", "steps", "guidance", "eta")
     help="Samples to search; all images, or 1024 of a model, by default.",
 )
 @click.option("--seed", type=int, default=0, help="Base seed of the samples.")
-@click.option("--sampler", metavar="NAME", help="See `evalkit list samplers`.")
-@click.option("--steps", type=int, metavar="N", help="Sampler steps.")
-@click.option("--guidance", type=float, metavar="W", help="Classifier-free guidance scale; 1 is none.")
-@click.option("--eta", type=float, metavar="ETA", help="Stochasticity of DDIM, 0 to 1.")
+@sampling_options
 @click.option(
     "--extractor",
     default="efficientnet-lite0",
@@ -76,34 +78,10 @@ _SAMPLING = ("sampler", "steps", "guidance", "eta")
     help="Write the closest pairs as a PNG file; needs the training images.",
 )
 @click.option("--count", type=click.IntRange(min=1), default=16, help="Closest pairs to show.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@device_option
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Never moves a result.")
-@click.option("--workers", type=int, metavar="N", help="Image decoding threads.")
-@click.option(
-    "--alpha",
-    type=click.Choice(["refuse", "white", "black", "drop"]),
-    default="refuse",
-    help="What to do with transparent pixels.",
-)
-@click.option("--cmyk", type=click.Choice(["refuse", "convert"]), default="refuse", help="CMYK images.")
-@click.option("--animated", type=click.Choice(["refuse", "first"]), default="refuse", help="Several frames.")
-@click.option(
-    "--orientation",
-    type=click.Choice(["refuse", "apply", "ignore"]),
-    default="refuse",
-    help="EXIF orientation other than upright.",
-)
-@click.option("--max-pixels", type=click.IntRange(min=1), default=64_000_000, help="Largest image.")
-@click.option(
-    "--on-bad", type=click.Choice(["fail", "skip"]), default="fail", help="Images that cannot be read."
-)
-@click.option("--max-bad", type=int, default=0, help="Most images that --on-bad skip may leave out.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("evalkit-runs"),
-    help="Folder of the state a killed search resumes from.",
-)
+@image_options()
+@out_option("Folder of the state a killed search resumes from.")
 @click.option(
     "--format",
     "output_format",
@@ -150,12 +128,7 @@ def memorisation(
 
 
 def _request(flags: dict[str, Any]) -> MemorisationRequest:
-    from evalkit.generators import SamplingOptions  # noqa: PLC0415
     from evalkit.memorisation import MemorisationRequest  # noqa: PLC0415 - loads torch
-    from evalkit.sources import DecodePolicy  # noqa: PLC0415
-    from evalkit.subjects import ImageOptions  # noqa: PLC0415
 
-    policy = DecodePolicy(**{name: flags.pop(name) for name in _POLICY})
-    images = ImageOptions(policy=policy, **{name: flags.pop(name) for name in _READING})
-    sampling = SamplingOptions(**{name: flags.pop(name) for name in _SAMPLING})
+    images, sampling = take_image_options(flags), take_sampling_options(flags)
     return MemorisationRequest(**flags, image_options=images, sampling=sampling)

@@ -9,27 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import named_files
+from evalkit.cli.options import (
+    batch_size_option,
+    device_option,
+    format_option,
+    image_options,
+    named_files,
+    names,
+    out_option,
+    pair_output_options,
+    take_image_options,
+    take_pair_outputs,
+)
 
 if TYPE_CHECKING:
     from evalkit.pairs.request import PairsRequest
     from evalkit.record import RunRecord
     from evalkit.reporting.rendering import Format
-
-_POLICY = ("alpha", "cmyk", "animated", "orientation", "max_pixels")
-_OUTPUTS = ("per_pair", "worst", "worst_by", "worst_count")
-
-
-def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter("give 'auto' or a number of at least 1")
-    return int(value)
 
 
 @click.command(context_settings={"show_default": True})
@@ -63,14 +59,14 @@ def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--regions",
     default="",
-    callback=_names,
+    callback=names,
     metavar="A,B,…",
     help="whole, inside, outside (of the mask); all that there are by default.",
 )
 @click.option(
     "--metrics",
     default="",
-    callback=_names,
+    callback=names,
     metavar="A,B,…",
     help="psnr, ssim, ms-ssim, lpips (lpips:vgg, lpips:squeeze), pd, style, …; all that need no download by "
     "default.",
@@ -82,60 +78,16 @@ def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str
     metavar="NAME=FILE",
     help="Weights of a network (alexnet) or measure (lpips-alex); unpublished ones are named in the label.",
 )
-@click.option(
-    "--per-pair", type=click.Path(path_type=Path), metavar="FILE.csv|.parquet", help="Write every value."
-)
-@click.option(
-    "--worst", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the worst pairs side by side."
-)
-@click.option("--worst-by", metavar="NAME", help="What ranks them: lpips, ssim, ssim/inside, …")
-@click.option("-k", "worst_count", type=int, default=16, metavar="K", help="How many of them.")
+@pair_output_options()
 @click.option("--name", help="Name of the generated side in tables.")
 @click.option("--num-samples", type=int, metavar="N", help="A fixed random subset; all pairs by default.")
 @click.option("--seed", type=int, default=0, help="Seed of that subset.")
-@click.option(
-    "--batch-size", default="auto", callback=_batch_size, metavar="N|auto", help="Never moves a score."
-)
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--workers", type=int, metavar="N", help="Image decoding threads.")
-@click.option(
-    "--alpha",
-    type=click.Choice(["refuse", "white", "black", "drop"]),
-    default="refuse",
-    help="What to do with transparent pixels.",
-)
-@click.option("--cmyk", type=click.Choice(["refuse", "convert"]), default="refuse", help="CMYK images.")
-@click.option("--animated", type=click.Choice(["refuse", "first"]), default="refuse", help="Several frames.")
-@click.option(
-    "--orientation",
-    type=click.Choice(["refuse", "apply", "ignore"]),
-    default="refuse",
-    help="EXIF orientation other than upright.",
-)
-@click.option("--max-pixels", type=click.IntRange(min=1), default=64_000_000, help="Largest image.")
-@click.option(
-    "--on-bad",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    help="Images that cannot be read; skip leaves out their pairs.",
-)
-@click.option(
-    "--max-bad", type=click.IntRange(min=0), default=0, help="Most pairs that --on-bad skip may leave out."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("evalkit-runs"),
-    help="Folder of records and of the state a killed run resumes from.",
-)
+@batch_size_option
+@device_option
+@image_options(bad="Images that cannot be read; skip leaves out their pairs.")
+@out_option("Folder of records and of the state a killed run resumes from.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same pairs.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json", "csv", "md"]),
-    default="table",
-    help="What is printed on stdout.",
-)
+@format_option
 def pairs(output_format: Format, **flags: Any) -> None:  # noqa: ANN401
     """Compare each image of GENERATED with its own image in REFERENCE.
 
@@ -160,17 +112,15 @@ def pairs(output_format: Format, **flags: Any) -> None:  # noqa: ANN401
 
 
 def _request(flags: dict[str, Any]) -> PairsRequest:
-    from evalkit.pairs.request import Measuring, Outputs, PairsRequest  # noqa: PLC0415 - loads torch
-    from evalkit.sources import DecodePolicy  # noqa: PLC0415
-    from evalkit.subjects import ImageOptions  # noqa: PLC0415
+    from evalkit.pairs.request import Measuring, PairsRequest  # noqa: PLC0415 - loads torch
 
     def take(*names: str) -> dict[str, Any]:
         return {name: flags.pop(name) for name in names}
 
-    images = ImageOptions(policy=DecodePolicy(**take(*_POLICY)), **take("workers", "on_bad", "max_bad"))
+    images = take_image_options(flags)
     measuring = Measuring(
         measures=flags.pop("metrics"),
-        outputs=Outputs(**take(*_OUTPUTS)),
+        outputs=take_pair_outputs(flags),
         command=("evalkit", *sys.argv[1:]),
         **take("regions", "weights", "num_samples", "seed", "batch_size", "device", "out", "fresh"),
     )

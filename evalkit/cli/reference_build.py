@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evalkit.cli.score import weights_option
+from evalkit.cli.options import device_option, weights_option
 from evalkit.errors import UsageError
 
 
@@ -39,7 +39,7 @@ from evalkit.errors import UsageError
     "images have labels and the file stays small.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Never moves a number.")
-@click.option("--device", default="auto")
+@device_option
 @click.option(
     "--state",
     type=click.Path(path_type=Path),

@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.options import named_files
+from evalkit.cli.options import (
+    batch_size_option,
+    device_option,
+    dtype_option,
+    format_option,
+    image_options,
+    names,
+    out_option,
+    pair_output_options,
+    sampling_options,
+    take_image_options,
+    take_pair_outputs,
+    take_sampling_options,
+    weights_option,
+)
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from evalkit.record import RunRecord
     from evalkit.reporting.rendering import Format
-
-_FORMATS = click.Choice(["table", "json", "csv", "md"])
-
-
-def _batch_size(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter("give 'auto' or a number of at least 1")
-    return int(value)
+    from evalkit.request import ScoreRequest
 
 
 def _params(
@@ -51,19 +59,6 @@ def _scalar(text: str) -> str | int | float | bool | None:
     return value  # type: ignore[no-any-return]
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-weights_option = click.option(
-    "--weights",
-    multiple=True,
-    callback=named_files,
-    metavar="EXTRACTOR=FILE",
-    help="Weights of an extractor from a file; other than published ones are named in the label.",
-)
-
-
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--model",
@@ -86,6 +81,12 @@ weights_option = click.option(
     metavar="PATH",
     help="Score images instead: a folder, zip, tar, npz or parquet file.",
 )
+@click.option(
+    "--task",
+    type=click.Choice(["generate", "reconstruct"]),
+    default="generate",
+    help="reconstruct: --model encodes and decodes --images, and each is compared with itself.",
+)
 @click.option("--name", help="Name of the subject in tables.")
 @click.option(
     "--reference",
@@ -96,7 +97,7 @@ weights_option = click.option(
 @click.option(
     "--metrics",
     default="",
-    callback=_names,
+    callback=names,
     metavar="A,B,…",
     help="Metrics; those of the protocol by default, `all` for every one at hand. `fd@pooled` reads another "
     "head, `fd:dinov2` another extractor. See `evalkit list metrics`.",
@@ -134,7 +135,7 @@ weights_option = click.option(
 @click.option(
     "--attribute-names",
     default="",
-    callback=_names,
+    callback=names,
     metavar="A,B,…",
     help="Names of the attributes, in order.",
 )
@@ -142,49 +143,16 @@ weights_option = click.option(
     "--num-samples", type=int, metavar="N", help="Images to score; the protocol's number by default."
 )
 @click.option("--seed", type=int, default=0, help="Base seed of the samples.")
-@click.option(
-    "--batch-size", default="auto", callback=_batch_size, metavar="N|auto", help="Never moves a score."
-)
-@click.option("--sampler", metavar="NAME", help="See `evalkit list samplers`.")
-@click.option("--steps", type=int, metavar="N", help="Sampler steps.")
-@click.option("--guidance", type=float, metavar="W", help="Classifier-free guidance scale; 1 is none.")
-@click.option("--eta", type=float, metavar="ETA", help="Stochasticity of DDIM, 0 to 1.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    help="Type the model samples in; features are always float32.",
-)
+@batch_size_option
+@sampling_options
+@device_option
+@dtype_option
 @weights_option
-@click.option("--workers", type=int, metavar="N", help="Image decoding threads.")
-@click.option(
-    "--alpha",
-    type=click.Choice(["refuse", "white", "black", "drop"]),
-    default="refuse",
-    help="What to do with transparent pixels.",
-)
-@click.option("--cmyk", type=click.Choice(["refuse", "convert"]), default="refuse", help="CMYK images.")
-@click.option("--animated", type=click.Choice(["refuse", "first"]), default="refuse", help="Several frames.")
-@click.option(
-    "--orientation",
-    type=click.Choice(["refuse", "apply", "ignore"]),
-    default="refuse",
-    help="EXIF orientation other than upright.",
-)
-@click.option("--max-pixels", type=click.IntRange(min=1), default=64_000_000, help="Largest image.")
-@click.option(
-    "--on-bad", type=click.Choice(["fail", "skip"]), default="fail", help="Images that cannot be read."
-)
-@click.option("--max-bad", type=int, default=0, help="Most images that --on-bad skip may leave out.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("evalkit-runs"),
-    help="Folder of records and of the state a killed run resumes from.",
-)
+@image_options()
+@out_option("Folder of records and of the state a killed run resumes from.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
-@click.option("--format", "output_format", type=_FORMATS, default="table", help="What is printed on stdout.")
+@pair_output_options("Of --task reconstruct. ")
+@format_option
 def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> None:  # noqa: ANN401
     """Score a model's samples, or a folder of images, against a reference.
 
@@ -193,30 +161,51 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     evalkit score --model ddpm --ckpt x.pt --steps 10
     evalkit score --model cgan --model vae --model ddpm
     evalkit score --images samples.zip --reference real/
+    evalkit score --task reconstruct --model vae --images photos/
 
     The same command continues where an earlier one was stopped.
     """
     from evalkit.cli.console import StderrConsole, signals  # noqa: PLC0415 - loads torch
-    from evalkit.evaluate import run  # noqa: PLC0415
 
+    scoring = _scoring(flags.pop("task"), flags, models=len(models))
     requests = _requests(models, ckpts, flags)
     records: list[RunRecord] = []
     with signals() as stop, StderrConsole() as console:
         for request in requests:
-            request.check()
+            scoring.check(request)
         for request in requests:
-            records.append(run(request, console=console, stop=stop))
+            records.append(scoring.run(request, console=console, stop=stop))
             console.note(f"record: {request.out / records[-1].run_id}.json")
     click.echo(_render(records, output_format), nl=False)
 
 
-def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str, Any]) -> list[Any]:
-    import sys  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """How a request is refused early and how it is run."""
 
-    from evalkit.generators import SamplingOptions  # noqa: PLC0415
+    check: Callable[[ScoreRequest], None]
+    run: Callable[..., RunRecord]
+
+
+def _scoring(task: str, flags: dict[str, Any], *, models: int) -> _Scoring:
+    from evalkit.evaluate import run  # noqa: PLC0415 - loads torch
+    from evalkit.pairs.reconstruction import check_request, score_reconstruction  # noqa: PLC0415
+    from evalkit.pairs.request import Outputs  # noqa: PLC0415
+    from evalkit.request import ScoreRequest  # noqa: PLC0415
+
+    outputs = take_pair_outputs(flags)
+    if task == "generate":
+        if outputs != Outputs():
+            raise UsageError("--per-pair, --worst, --worst-by and -k belong to --task reconstruct")
+        return _Scoring(ScoreRequest.check, run)
+    outputs.check()
+    if models > 1 and (outputs.per_pair or outputs.worst):
+        raise UsageError("--per-pair and --worst go with one --model", hint="each would overwrite the last")
+    return _Scoring(check_request, partial(score_reconstruction, outputs=outputs))
+
+
+def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str, Any]) -> list[ScoreRequest]:
     from evalkit.request import ScoreRequest  # noqa: PLC0415 - loads torch
-    from evalkit.sources import DecodePolicy  # noqa: PLC0415
-    from evalkit.subjects import ImageOptions  # noqa: PLC0415
 
     if ckpts and len(ckpts) != len(models):
         raise UsageError(
@@ -225,15 +214,8 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
         )
     if flags["name"] and len(models) > 1:
         raise UsageError("--name goes with one subject", hint="leave it out; models are named by themselves")
-    sampling = SamplingOptions(
-        **{key: flags.pop(key) for key in ("sampler", "steps", "guidance", "eta", "dtype")}
-    )
-    images = ImageOptions(
-        policy=DecodePolicy(
-            **{key: flags.pop(key) for key in ("alpha", "cmyk", "animated", "orientation", "max_pixels")}
-        ),
-        **{key: flags.pop(key) for key in ("workers", "on_bad", "max_bad")},
-    )
+    sampling = take_sampling_options(flags, dtype=flags.pop("dtype"))
+    images = take_image_options(flags)
     shared = {**flags, "sampling": sampling, "image_options": images, "command": ("evalkit", *sys.argv[1:])}
     if not models:
         return [ScoreRequest(**shared)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from evalkit.runtime import strict_numerics
 
 # Images (uint8, on the network's device) and the wanted heads -> float32 [n, d] for each.
 ChunkForward = Callable[[Tensor, frozenset[str]], Mapping[str, Tensor]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def run_in_chunks(
@@ -53,7 +56,7 @@ def run_in_chunks(
 
     parts = tuple(images[start : start + chunk] for start in range(0, len(images), chunk))
     with strict_numerics():
-        results = _in_threads(run, parts) if device.type == "cpu" else map(run, parts)
+        results = in_threads(run, parts) if device.type == "cpu" else map(run, parts)
         for number, result in enumerate(results):
             for head, features in result.items():
                 joined[head][number * chunk : (number + 1) * chunk] = features
@@ -67,16 +70,15 @@ def _check_images(images: Tensor) -> None:
         raise InvalidInputError(f"images must be [n, 3, h, w], not {list(images.shape)}")
 
 
-def _in_threads(
-    run: Callable[[Tensor], Mapping[str, Tensor]], parts: Sequence[Tensor]
-) -> Iterator[Mapping[str, Tensor]]:
+def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one."""
     threads = torch.get_num_threads()
-    if threads == 1:
-        yield from map(run, parts)
+    if threads == 1 or len(items) == 1:
+        yield from map(run, items)
         return
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(run, parts)
+            yield from pool.map(run, items)
     finally:
         # Workers set it for themselves, but torch also hands the last value to threads born later.
         torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.core import FeatureSet, Metric, ReferenceFeatures
+from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
 from evalkit.metrics.shared import SharedMetric
 from evalkit.registry import Registry
 from evalkit.spec import Score
@@ -31,8 +32,11 @@ MetricInputs = tuple[Metric, FeatureSet, ReferenceFeatures | None]
 
 
 def compute_all(
-    inputs: Sequence[MetricInputs], *, rng: Callable[[], np.random.Generator]
-) -> tuple[Score, ...]:
+    inputs: Sequence[MetricInputs],
+    *,
+    rng: Callable[[], np.random.Generator],
+    left_out: Callable[[Metric, EvalkitError], None] | None = None,
+) -> tuple[Score | None, ...]:
     """Compute metrics, doing once what several of them share.
 
     Two entries share where they hold the same generated and reference objects and their
@@ -41,23 +45,33 @@ def compute_all(
     Args:
         inputs: each metric with its generated features and its reference (None where it needs none).
         rng: makes a fresh generator for each metric, so that none depends on which others were asked for.
+        left_out: told of a metric that these inputs cannot give; where None, its error is raised.
 
     Returns:
-        Scores in the order of ``inputs``.
+        Scores in the order of ``inputs``; None for one that was left out.
 
     Raises:
         InvalidInputError: too few images or features that are not finite.
         NothingMeasuredError: a metric needs a reference, or features that the reference does not hold.
     """
     measured: dict[tuple[object, ...], Any] = {}
-    scores = []
-    for metric, generated, reference in inputs:
+
+    def score(metric: Metric, generated: FeatureSet, reference: ReferenceFeatures | None) -> Score:
         if not isinstance(metric, SharedMetric):
-            scores.append(metric.compute(generated, reference, rng=rng()))
-            continue
+            return metric.compute(generated, reference, rng=rng())
         # Identity is safe as a key: ``inputs`` keeps both objects alive for the whole call.
         key = (*metric.computation, id(generated), id(reference))
         if key not in measured:
             measured[key] = metric.measure(generated, reference)
-        scores.append(metric.score(measured[key]))
+        return metric.score(measured[key])
+
+    scores: list[Score | None] = []
+    for metric, generated, reference in inputs:
+        try:
+            scores.append(score(metric, generated, reference))
+        except (InvalidInputError, NothingMeasuredError) as error:
+            if left_out is None:
+                raise
+            left_out(metric, error)
+            scores.append(None)
     return tuple(scores)

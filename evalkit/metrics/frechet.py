@@ -79,10 +79,8 @@ class FrechetDistance(Metric):
 
     @property
     def spec(self) -> Spec:
-        """Name, and the number of images to predict at where there is one."""
-        if not self.report_at:
-            return Spec.of("metric", self.name)
-        return Spec.of("metric", self.name, report_at=self.report_at)
+        """Name alone: ``report_at`` adds details and moves no value."""
+        return Spec.of("metric", self.name)
 
     @property
     def head(self) -> str:

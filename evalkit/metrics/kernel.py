@@ -38,8 +38,8 @@ class KernelDistance(Metric):
         values="0 to infinity, and about 0 (also slightly below) for two samples of the same images; papers "
         "often print it times 1 000",
         pitfalls="The sign is kept: a negative value means no difference that this many images could show. "
-        "The published mean over 100 subsets and the exact statistic are two estimates of the same quantity, and "
-        "the spread over subsets is no standard error.",
+        "The published mean over 100 subsets and the exact statistic are two estimates of the same "
+        "quantity, and the spread over subsets is no standard error.",
         cost="O(n m d) for m reference images: seconds for 10 000 x 10 000 x 2 048 on a CPU core.",
         source="Bińkowski et al. 2018, section 4 (cubic polynomial kernel, unbiased estimate); Gretton et "
         "al. 2012, eq. 3",

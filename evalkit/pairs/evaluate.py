@@ -21,6 +21,7 @@ from evalkit.pairs.opening import OpenedPairs, open_pairs
 from evalkit.pairs.per_pair import PairTable, find_heading, headings, write_per_pair
 from evalkit.pairs.probe import IMAGE_SIZE, PairProbe, head_name
 from evalkit.pairs.request import REGIONS, Measuring, PairsRequest
+from evalkit.perceptual.passes import in_shared_passes
 from evalkit.protocol import DTYPE_POLICY
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, MetricResult, ProtocolInfo, RunRecord, Status, redact_command
@@ -120,7 +121,7 @@ class _Run:
         )
 
     def job(self) -> Job:
-        measures = [value.measure for value in self.values]
+        measures = in_shared_passes([value.measure for value in self.values])
         probe = PairProbe(self.opened.pairs, measures, regions=self.regions, device=self.device)
         height, width = self.first_size
         fitting = max(_BATCH_PIXELS // (height * width), 1)

@@ -13,7 +13,7 @@ from evalkit.assets import cached
 from evalkit.core import Metric
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
-from evalkit.perceptual import PAIR_MEASURES, PairMeasure, PairMeasureFacts, build_pair_measure
+from evalkit.perceptual import PAIR_MEASURES, PairMeasure, PairMeasureFacts, build_pair_measures
 from evalkit.registry import did_you_mean
 
 DEFAULTS = ("psnr", "ssim", "ms-ssim", "lpips-alex", "pd-efficientnet-lite0", "style-efficientnet-lite0")
@@ -102,9 +102,8 @@ def build_values(
         CheckpointError: a weights file does not fit.
         OfflineError: published weights are not on this machine and cannot be fetched; says how to get them.
     """
-    return tuple(
-        Value(facts, build_pair_measure(facts.name, weights=weights, device=str(device))) for facts in chosen
-    )
+    measures = build_pair_measures([facts.name for facts in chosen], weights=weights, device=str(device))
+    return tuple(Value(facts, measure) for facts, measure in zip(chosen, measures, strict=True))
 
 
 def full_name(name: str) -> str:

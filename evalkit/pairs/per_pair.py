@@ -19,9 +19,8 @@ from evalkit.pairs.probe import head_name
 from evalkit.pairs.sources import PairSource
 from evalkit.registry import did_you_mean
 from evalkit.spec import Better
+from evalkit.spreadsheets import inert_text, utf8_text
 
-# What a spreadsheet takes for a formula (OWASP, "CSV injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _PREFERRED = ("lpips", "pd", "ssim", "psnr")
 
 
@@ -93,7 +92,7 @@ def write_per_pair(path: Path, table: PairTable) -> None:
         TemporaryError: the disk is full or read-only.
     """
     csv = path.suffix.lower() == ".csv"
-    names = [tuple(map(_inert if csv else _text, pair)) for pair in table.names]
+    names = [tuple(map(inert_text if csv else utf8_text, pair)) for pair in table.names]
     frame = pd.DataFrame(
         {
             "index": np.arange(len(names), dtype=np.int64),
@@ -108,12 +107,3 @@ def write_per_pair(path: Path, table: PairTable) -> None:
     buffer = io.BytesIO()
     frame.to_parquet(buffer, engine="pyarrow", index=False)
     write_atomically(path, buffer.getvalue())
-
-
-def _text(name: str) -> str:
-    """Return a file name as text that UTF-8 can hold."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _inert(name: str) -> str:
-    return f"'{_text(name)}" if name.startswith(_FORMULA_STARTS) else _text(name)

@@ -165,7 +165,7 @@ def score_reconstruction(
         UsageError: no model or no images, a model without an encoder, or options that do not apply.
         EvalkitError: as :func:`~evalkit.pairs.evaluate.measure_pairs`.
     """
-    _check(request)
+    check_request(request)
     measuring = Measuring(
         measures=request.metrics,
         weights=request.weights,
@@ -219,7 +219,12 @@ def no_encoder(model: str) -> UsageError:
     )
 
 
-def _check(request: ScoreRequest) -> None:
+def check_request(request: ScoreRequest) -> None:
+    """Refuse what cannot work before anything is loaded.
+
+    Raises:
+        UsageError: no model or no images, options that do not apply, or a number out of range.
+    """
     if request.model is None or request.images is None:
         raise UsageError(
             "--task reconstruct needs a model and images",
@@ -232,6 +237,7 @@ def _check(request: ScoreRequest) -> None:
         "--report-at": request.report_at is not None,
         "--held-out": request.held_out is not None,
         "--prompts": request.prompts is not None,
+        "--attributes": request.attributes is not None,
     }
     for flag, given in unused.items():
         if given:
@@ -241,7 +247,9 @@ def _check(request: ScoreRequest) -> None:
             )
     plain = SamplingOptions(device=request.sampling.device, dtype=request.sampling.dtype)
     if request.sampling != plain:
-        raise UsageError("--sampler, --steps, --guidance and --eta do not apply to --task reconstruct")
+        raise UsageError(
+            "--sampler, --steps, --guidance, --eta and --truncation do not apply to --task reconstruct"
+        )
     for value, flag in ((request.num_samples, "--num-samples"), (request.batch_size, "--batch-size")):
         if value is not None and value < 1:
             raise UsageError(f"{flag} must be at least 1, not {value}")

@@ -19,6 +19,7 @@ from evalkit.registry import import_object
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evalkit.perceptual.networks import StageNetwork
     from evalkit.spec import Spec
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "PairMeasure",
     "PairMeasureFactory",
     "PairMeasureFacts",
+    "StageMeasureFactory",
     "build_pair_measure",
+    "build_pair_measures",
 ]
 
 
@@ -97,6 +100,40 @@ class PairMeasureFactory(Protocol):
     def __call__(self, facts: PairMeasureFacts, *, weights: Path | None, device: str) -> PairMeasure:
         """Build with a weights file (None: the published one) and a device."""
         ...
+
+
+class StageMeasureFactory(Protocol):
+    """Builds a measure that reads a network, from its facts."""
+
+    def __call__(
+        self, facts: PairMeasureFacts, *, weights: Path | None, device: str, network: StageNetwork | None
+    ) -> PairMeasure:
+        """Build on ``network``, or where that is None with a weights file and a device."""
+        ...
+
+
+def build_pair_measures(
+    names: Sequence[str], *, weights: Mapping[str, Path], device: str
+) -> tuple[PairMeasure, ...]:
+    """Build the measures registered as ``names``; those with the same weights hold one network object.
+
+    Arguments and errors are those of :func:`build_pair_measure`.
+    """
+    from evalkit.perceptual.networks import build_stage_network  # noqa: PLC0415 - loads torch
+
+    networks: dict[tuple[str, Path | None], StageNetwork] = {}
+    built = []
+    for facts in map(PAIR_MEASURES.__getitem__, names):
+        if facts.network is None:
+            built.append(build_pair_measure(facts.name, weights=weights, device=device))
+            continue
+        given = weights.get(facts.name, weights.get(facts.network))
+        key = facts.network, given
+        if key not in networks:
+            networks[key] = build_stage_network(facts.network, weights=given, device=device)
+        factory = cast("StageMeasureFactory", import_object(facts.factory))
+        built.append(factory(facts, weights=given, device=device, network=networks[key]))
+    return tuple(built)
 
 
 def build_pair_measure(name: str, *, weights: Mapping[str, Path], device: str) -> PairMeasure:

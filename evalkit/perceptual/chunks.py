@@ -6,21 +6,18 @@ depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
+from evalkit.extractors.forward import in_threads
 from evalkit.runtime import strict_numerics
 
 Masks = Mapping[str, Tensor]
 # One chunk of generated and reference images and masks, on the device -> float64 [n] values by name.
 ChunkMeasure = Callable[[Tensor, Tensor, Masks], Mapping[str, Tensor]]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def check_pairs(generated: Tensor, reference: Tensor, masks: Masks, *, measure: str, minimum: int) -> None:
@@ -73,21 +70,8 @@ def measure_in_chunks(
 
     starts = range(0, len(generated), chunk)
     with strict_numerics():
-        parts = list(_in_threads(run, starts) if device.type == "cpu" else map(run, starts))
+        parts = list(in_threads(run, starts) if device.type == "cpu" else map(run, starts))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
-        yield from map(run, items)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(run, items)
-    finally:
-        # Workers set it for themselves, but torch also hands the last value to threads born later.
-        torch.set_num_threads(threads)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

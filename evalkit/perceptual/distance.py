@@ -25,16 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError
-from evalkit.perceptual.chunks import Masks, check_pairs, masked_mean, measure_in_chunks
+from evalkit.perceptual.chunks import Masks, masked_mean
 from evalkit.perceptual.facts import PairMeasureFacts
 from evalkit.perceptual.heads import HEADS_SHA256, published_heads
 from evalkit.perceptual.networks import StageNetwork, build_stage_network, in_unit_range
+from evalkit.perceptual.passes import measure_stages
 from evalkit.runtime import strict_numerics
 from evalkit.spec import Scalar, Spec
 
 _EPSILON: Final = 1e-10  # added to the norm by the release of LPIPS
-_CPU_CHUNK: Final = 2
-_ACCELERATOR_CHUNK: Final = 16
 
 
 @final
@@ -58,7 +57,9 @@ class StageDistance:
         heads: Sequence[Tensor] | None = None,
         parameters: Mapping[str, Scalar] | None = None,
     ) -> None:
-        self._name, self._network, self._minimum_size = name, network, minimum_size
+        self._name = name
+        self.network: StageNetwork = network
+        self.minimum_size: int = minimum_size
         self._heads = None if heads is None else [head.to(network.device) for head in heads]
         self._parameters = dict(parameters or {})
         self.device: Final = network.device
@@ -66,7 +67,7 @@ class StageDistance:
     @property
     def published(self) -> bool:
         """Whether the weights are the ones that the name stands for."""
-        return self._network.published
+        return self.network.published
 
     @property
     def spec(self) -> Spec:
@@ -74,9 +75,9 @@ class StageDistance:
         return Spec.of(
             "pair-measure",
             self._name,
-            sha256=self._network.sha256,
+            sha256=self.network.sha256,
             normalised="channels",
-            **self._network.parameters,
+            **self.network.parameters,
             **self._parameters,
         )
 
@@ -87,15 +88,7 @@ class StageDistance:
 
     def __call__(self, generated: Tensor, reference: Tensor, *, masks: Masks) -> Mapping[str, Tensor]:
         """Return float64 distances; see :class:`~evalkit.perceptual.PairMeasure`."""
-        check_pairs(generated, reference, masks, measure=self._name, minimum=self._minimum_size)
-        return measure_in_chunks(
-            generated,
-            reference,
-            masks,
-            measure=self._measure,
-            device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-        )
+        return measure_stages([self], generated, reference, masks=masks)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the unit-normalised stages of uint8 images, or of float32 images in [-1, 1]: all at once.
@@ -128,10 +121,7 @@ class StageDistance:
         return self.between(self.features(generated), self.features(reference))
 
     def _normalised(self, images: Tensor) -> list[Tensor]:
-        return [
-            stage / (stage.square().sum(1, keepdim=True).sqrt() + _EPSILON)
-            for stage in self._network.stages(images)
-        ]
+        return _unit_normalised(self.network.stages(images))
 
     def _maps(self, generated: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Tensor]:
         """Weighted squared differences, ``[n, 1, h', w']`` for each stage."""
@@ -143,17 +133,20 @@ class StageDistance:
             maps.append(squares.sum(1, keepdim=True))
         return maps
 
-    def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
-        both = self._normalised(in_unit_range(torch.cat((generated, reference))))
-        halves = [stage.chunk(2) for stage in both]
+    def compare(self, stages: Sequence[Tensor], masks: Masks, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the distances from the network's stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
+        halves = [stage.chunk(2) for stage in _unit_normalised(stages)]
         maps = self._maps([half[0] for half in halves], [half[1] for half in halves])
         values = {self._name: _total(maps)}
         if not masks:
             return values
-        size = generated.shape[-2:]
         upsampled = [F.interpolate(part, size, mode="bilinear", align_corners=False) for part in maps]
         whole = _float64(torch.stack(upsampled)).sum(0)
         return values | {f"{self._name}/{region}": masked_mean(whole, mask) for region, mask in masks.items()}
+
+
+def _unit_normalised(stages: Sequence[Tensor]) -> list[Tensor]:
+    return [stage / (stage.square().sum(1, keepdim=True).sqrt() + _EPSILON) for stage in stages]
 
 
 def _float64(values: Tensor) -> Tensor:
@@ -165,19 +158,23 @@ def _total(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([_float64(part).mean((1, 2, 3)) for part in maps]).sum(0)
 
 
-def build_lpips(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> StageDistance:
+def build_lpips(
+    facts: PairMeasureFacts, *, weights: Path | None, device: str, network: StageNetwork | None = None
+) -> StageDistance:
     """Build ``lpips-alex``, ``lpips-vgg`` or ``lpips-squeeze``; ``weights`` replace the backbone's."""
     variant = facts.name.removeprefix("lpips-")
     return StageDistance(
         name=facts.name,
-        network=build_stage_network(str(facts.network), weights=weights, device=device),
+        network=network or build_stage_network(str(facts.network), weights=weights, device=device),
         minimum_size=facts.minimum_size,
         heads=published_heads(variant),
         parameters={"version": "0.1", "heads_sha256": HEADS_SHA256[variant]},
     )
 
 
-def build_distance(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> StageDistance:
-    """Build a perceptual distance, ``pd-NETWORK``."""
-    network = build_stage_network(str(facts.network), weights=weights, device=device)
+def build_distance(
+    facts: PairMeasureFacts, *, weights: Path | None, device: str, network: StageNetwork | None = None
+) -> StageDistance:
+    """Build a perceptual distance, ``pd-NETWORK``, on ``network`` where it is there already."""
+    network = network or build_stage_network(str(facts.network), weights=weights, device=device)
     return StageDistance(name=facts.name, network=network, minimum_size=facts.minimum_size)

@@ -21,13 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.perceptual.chunks import Masks, check_pairs, measure_in_chunks
+from evalkit.perceptual.chunks import Masks
 from evalkit.perceptual.facts import PairMeasureFacts
-from evalkit.perceptual.networks import StageNetwork, build_stage_network, in_unit_range
+from evalkit.perceptual.networks import StageNetwork, build_stage_network
+from evalkit.perceptual.passes import measure_stages
 from evalkit.spec import Spec
-
-_CPU_CHUNK: Final = 2
-_ACCELERATOR_CHUNK: Final = 16
 
 
 def gram_matrix(stage: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,13 +54,15 @@ class StyleDistance:
     """
 
     def __init__(self, *, name: str, network: StageNetwork, minimum_size: int) -> None:
-        self._name, self._network, self._minimum_size = name, network, minimum_size
+        self._name = name
+        self.network: StageNetwork = network
+        self.minimum_size: int = minimum_size
         self.device: Final = network.device
 
     @property
     def published(self) -> bool:
         """Whether the weights are the ones that the name stands for."""
-        return self._network.published
+        return self.network.published
 
     @property
     def spec(self) -> Spec:
@@ -70,10 +70,10 @@ class StyleDistance:
         return Spec.of(
             "pair-measure",
             self._name,
-            sha256=self._network.sha256,
+            sha256=self.network.sha256,
             gram="mean over pixels",
             difference="mean square",
-            **self._network.parameters,
+            **self.network.parameters,
         )
 
     @property
@@ -83,18 +83,16 @@ class StyleDistance:
 
     def __call__(self, generated: Tensor, reference: Tensor, *, masks: Masks) -> Mapping[str, Tensor]:
         """Return float64 distances; see :class:`~evalkit.perceptual.PairMeasure`."""
-        check_pairs(generated, reference, masks, measure=self._name, minimum=self._minimum_size)
-        return measure_in_chunks(
-            generated,
-            reference,
-            masks,
-            measure=self._measure,
-            device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-        )
+        return measure_stages([self], generated, reference, masks=masks)
 
-    def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
-        stages = self._network.stages(in_unit_range(torch.cat((generated, reference))))
+    def compare(
+        self,
+        stages: Sequence[Tensor],
+        masks: Masks,
+        *,
+        size: tuple[int, int],  # noqa: ARG002 - masks are brought to the stages
+    ) -> dict[str, Tensor]:
+        """Return the distances from the network's stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
         values = {self._name: _distance(stages, None)}
         return values | {f"{self._name}/{region}": _distance(stages, mask) for region, mask in masks.items()}
 
@@ -111,7 +109,9 @@ def _distance(stages: Sequence[Tensor], mask: Tensor | None) -> Tensor:
     return torch.stack(terms).sum(0)
 
 
-def build_style(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> StyleDistance:
-    """Build ``style-NETWORK``."""
-    network = build_stage_network(str(facts.network), weights=weights, device=device)
+def build_style(
+    facts: PairMeasureFacts, *, weights: Path | None, device: str, network: StageNetwork | None = None
+) -> StyleDistance:
+    """Build ``style-NETWORK``, on ``network`` where it is there already."""
+    network = network or build_stage_network(str(facts.network), weights=weights, device=device)
     return StyleDistance(name=facts.name, network=network, minimum_size=facts.minimum_size)

@@ -26,7 +26,7 @@ from evalkit.references.file import (
     read_reference,
     write_reference,
 )
-from evalkit.references.foreign import is_foreign_statistics, read_foreign
+from evalkit.references.foreign import holds_sample_images, is_foreign_statistics, read_foreign
 from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.references.index import read_index, write_index
 from evalkit.references.recipes import REGISTERED, ReferenceRecipe
@@ -54,6 +54,7 @@ __all__ = [
     "cached_folder",
     "cached_reference",
     "cached_references",
+    "holds_sample_images",
     "list_references",
     "load_reference",
     "looks_like_statistics",

@@ -5,7 +5,7 @@
 
 * pytorch-fid, EDM, clean-fid: ``mu``, ``sigma``
 * clean-fid ``*_kid.npz``: ``feats``; moments are computed from them
-* ADM: ``mu``, ``sigma``; ``mu_s``, ``sigma_s`` for sFID; ``arr_0`` sample images, noted and not read
+* ADM: ``mu``, ``sigma``; ``mu_s``, ``sigma_s`` for sFID; ``arr_0`` sample images, whose features can be its bank
 * StudioGAN: ``mu``, ``sigma``; ``real_feats`` in a file of their own
 * torch-fidelity ``.pt``: ``mu``, ``sigma``
 
@@ -59,6 +59,15 @@ def is_foreign_statistics(path: Path) -> bool:
     except (OSError, zipfile.BadZipFile):
         return False
     return _is_torch_archive(names) or bool({name.removesuffix(".npy") for name in names} & _KEYS)
+
+
+def holds_sample_images(path: Path) -> bool:
+    """Whether a statistics file also holds sample images, as those of the ADM evaluator do (``arr_0``)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "arr_0.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read_foreign(path: Path) -> Reference:

@@ -161,6 +161,14 @@ class Reference:
         }
         return replace(self, heads=heads)
 
+    def with_banks(self, banks: Mapping[str, Bank]) -> Self:
+        """Return a copy whose heads named in ``banks`` keep those features; their moments stay as they are."""
+        heads = {
+            name: replace(head, kept=banks[name]) if name in banks else head
+            for name, head in self.heads.items()
+        }
+        return replace(self, heads=heads)
+
     def check_extractor(self, spec: Spec) -> None:
         """Check that the reference was made by the extractor in use; files of other tools cannot tell.
 

@@ -14,7 +14,14 @@ from evalkit.errors import NothingMeasuredError
 from evalkit.record import MetricResult, RunRecord
 from evalkit.reporting.comparability import require_comparable
 from evalkit.reporting.costs import Quantity, best_of, cost_column, known_costs, speed_fact
-from evalkit.reporting.footnotes import Footnotes, has_small_sample, is_frechet, is_kernel, legend
+from evalkit.reporting.footnotes import (
+    Footnotes,
+    has_small_sample,
+    is_frechet,
+    is_kernel,
+    is_region,
+    legend,
+)
 from evalkit.reporting.formatting import ARROWS, MISSING, measured
 from evalkit.reporting.rendering import Cell, Column, Table
 from evalkit.spec import Scalar
@@ -127,9 +134,9 @@ def _features(keys: Sequence[_Key]) -> str:
 
 
 def _label(metric: str, variant: str, keys: Sequence[_Key]) -> str:
-    """Name the variant only where one metric is shown with several."""
+    """Name the variant only where one metric is shown with several, or where it is a region."""
     several = sum(other == metric for other, _ in keys) > 1
-    return f"{metric}/{variant}" if several and variant else metric
+    return f"{metric}/{variant}" if variant and (several or is_region(variant)) else metric
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:

@@ -10,6 +10,8 @@ from evalkit.record import MetricResult
 
 _FRECHET = {"fid", "fd", "sfid"}
 _KERNEL = {"kid", "kd"}
+_REGIONS = {"inside", "outside"}
+_MEAN, _JACKKNIFE = "mean-t", "jackknife standard error"
 _SMALL_SAMPLE = re.compile(r"small[ -]sample|\bfew(er)?\b.*\bimages\b", re.IGNORECASE)
 
 
@@ -47,6 +49,11 @@ def is_kernel(metric: str) -> bool:
     return metric.partition(":")[0] in _KERNEL
 
 
+def is_region(variant: str) -> bool:
+    """Whether a variant is the masked part of an image, which a value must never be shown without."""
+    return variant in _REGIONS
+
+
 def says_small_sample(sentence: str) -> bool:
     """Whether a warning is about too few images."""
     return _SMALL_SAMPLE.search(sentence) is not None
@@ -60,8 +67,14 @@ def has_small_sample(result: MetricResult) -> bool:
 def legend(results: Sequence[MetricResult], *, level: str | None = None) -> str:
     """Return how to read scores in one line; ``level`` names the interval where a table shows one."""
     parts = ["↓ lower is better, ↑ higher is better"]
-    if any(result.se is not None for result in results):
-        parts.append("± jackknife standard error")
+    barred = [result for result in results if result.se is not None]
+    means = list(dict.fromkeys(r.metric for r in barred if r.ci is not None and r.ci.method == _MEAN))
+    if means:
+        of_means = "standard error of the mean"
+        others = any(result.metric not in means for result in barred)
+        parts.append(f"± {of_means}" if not others else f"± {_JACKKNIFE} ({', '.join(means)}: {of_means})")
+    elif barred:
+        parts.append(f"± {_JACKKNIFE}")
     if level and any(result.ci is not None for result in results):
         parts.append(f"[low, high] {level}")
     return "; ".join(parts)

@@ -19,10 +19,9 @@ from evalkit.numerics.memorisation import MemorisationTable
 from evalkit.numerics.shares import Proportion
 from evalkit.reporting.formatting import significant
 from evalkit.spec import Spec
+from evalkit.spreadsheets import inert_text, utf8_text
 
 SUFFIXES = (".csv", ".parquet")
-# What a spreadsheet takes for a formula (OWASP, "CSV injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _MEANINGS = {
     "exact": "features equal to a training image's, bit for bit",
     "near": "nearer to a training image than its closest pairs are to each other",
@@ -139,7 +138,7 @@ def write_table(path: Path, report: MemorisationReport) -> None:
     frame = report.frame()
     csv = path.suffix.lower() == ".csv"
     for column in ("generated", "training"):
-        frame[column] = [_inert(name) if csv else _text(name) for name in frame[column]]
+        frame[column] = [inert_text(name) if csv else utf8_text(name) for name in frame[column]]
     if csv:
         write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
         return
@@ -183,12 +182,3 @@ def _interval(part: Proportion) -> Mapping[str, float | int]:
 def _plain(name: str) -> str:
     """Return a name that cannot move a terminal's cursor."""
     return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def _text(name: str) -> str:
-    """Return a file name as text that UTF-8 can hold."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _inert(name: str) -> str:
-    return f"'{_text(name)}" if name.startswith(_FORMULA_STARTS) else _text(name)

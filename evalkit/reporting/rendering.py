@@ -14,14 +14,13 @@ from typing import Literal
 from evalkit.errors import InvalidInputError
 from evalkit.reporting.formatting import Style
 from evalkit.spec import Scalar
+from evalkit.spreadsheets import FORMULA_STARTS
 
 Format = Literal["table", "md", "csv", "json"]
 FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json")
 DEFAULT_WIDTH = 100
 
 _GAP = "  "
-# What a spreadsheet takes for a formula (OWASP, "CSV injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&])")
 
 
@@ -209,7 +208,7 @@ def _csv_cell(value: Scalar) -> str:
         return ""
     if not isinstance(value, str):
         return repr(value)
-    if value.startswith(_FORMULA_STARTS):
+    if value.startswith(FORMULA_STARTS):
         raise InvalidInputError(
             f"the text {value[:40]!r} would be a formula in a spreadsheet",
             hint="write Markdown or JSON instead",

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 from evalkit.errors import NothingMeasuredError
 from evalkit.record import MetricResult, Performance, RunRecord
-from evalkit.reporting.footnotes import Footnotes, has_small_sample, is_frechet, is_kernel, legend
+from evalkit.reporting.footnotes import (
+    Footnotes,
+    has_small_sample,
+    is_frechet,
+    is_kernel,
+    is_region,
+    legend,
+)
 from evalkit.reporting.formatting import (
     ARROWS,
     MISSING,
@@ -31,7 +38,7 @@ def score_table(record: RunRecord) -> Table:
         )
     footnotes = Footnotes()
     counts = Counter(result.metric for result in record.results)
-    # The head is named only where one metric read several.
+    # The head is named only where one metric read several, and where it is a region.
     results = record.results
     if any(map(has_small_sample, results)):  # the kernel distance is unbiased at any number of images
         results = tuple(sorted(results, key=lambda result: not is_kernel(result.metric)))
@@ -55,8 +62,9 @@ def _score_row(result: MetricResult, footnotes: Footnotes, *, several_heads: boo
     value, error = result.value, result.se
     marks = footnotes.add(result.warnings, small_sample=is_frechet(result.metric))
     name = f"{result.metric} {ARROWS[result.direction]}"
+    named = is_region(result.variant) or (result.variant and several_heads)
     return (
-        Cell(f"{name} ({result.variant})" if result.variant and several_heads else name),
+        Cell(f"{name} ({result.variant})" if named else name),
         Cell(f"{measured(value, error)} {result.unit}".strip()),
         Cell(interval(result.ci.low, result.ci.high, value=value, error=error) if result.ci else MISSING),
         Cell(

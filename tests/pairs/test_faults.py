@@ -128,6 +128,6 @@ class BrokenMeasure:
 
 
 def test_a_measure_that_gives_nan_is_no_score(folders, evaluate, monkeypatch):
-    monkeypatch.setattr(measures, "build_pair_measure", lambda *args, **kwargs: BrokenMeasure())
+    monkeypatch.setattr(measures, "build_pair_measures", lambda *args, **kwargs: (BrokenMeasure(),))
     with pytest.raises(InvalidInputError, match=r"'pd-efficientnet-lite0' of '00.png' is not a"):
         evaluate(*folders[:2], measures=("pd",))

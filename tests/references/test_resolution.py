@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evalkit
 from evalkit.errors import NothingMeasuredError
 from evalkit.extraction import Extracted, Job, extract
 from evalkit.extractors import build_extractor
@@ -62,3 +63,25 @@ def test_images_without_labels_have_no_classes(images: Path, tmp_path: Path):
 def test_a_held_out_folder_goes_beside_the_reference(images: Path, tmp_path: Path):
     both = resolved(images / "cats", tmp_path).with_held_out(resolved(images / "dogs", tmp_path))
     assert both.head(HEAD).held_out.count == 6
+
+
+def test_sample_images_of_an_adm_file_become_its_features(tmp_path, inception_file):
+    """Moments are the file's own; features, for precision and recall, are those of its ``arr_0``."""
+    from evalkit.generators.toy import GaussianTiles
+    from evalkit.seeding import image_seeds
+
+    images = GaussianTiles().generate(image_seeds(3, np.arange(12))).permute(0, 2, 3, 1).numpy()
+    adm, plain, samples = tmp_path / "adm.npz", tmp_path / "plain.npz", tmp_path / "samples.npz"
+    moments = {"mu": np.zeros(2048), "sigma": np.eye(2048)}
+    np.savez(adm, arr_0=images, **moments)
+    np.savez(plain, **moments)
+    np.savez(samples, arr_0=images[:8])
+    settings = {
+        "images": samples, "protocol": "adm", "metrics": ["precision"], "out": tmp_path,
+        "weights": {"inception-v3": inception_file},
+    }  # fmt: skip
+    record = evalkit.score(reference=adm, **settings)
+    assert record.results[0].value == 1.0  # every sample is one of the file's images
+    assert record.results[0].n_ref == 12
+    with pytest.raises(NothingMeasuredError):
+        evalkit.score(reference=plain, **settings)

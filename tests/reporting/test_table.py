@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from evalkit.errors import NothingMeasuredError
 from evalkit.reporting.table import comparison_table, render, score_table
+from evalkit.spec import Interval
 
 SMALL = "small sample: 1 024 images for 1 280 dimensions"
 
@@ -260,3 +262,22 @@ def test_imports_are_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_error_bars_say_which_kind_they_are(make):
+    mean = Interval(0.9, 1.1, method="mean-t")
+    psnr, ssim = (replace(make.result(n, 1.0, 0.05), ci=mean) for n in ("psnr", "ssim"))
+    jackknife = make.result("fd", 1.0, 0.1)
+    assert "; ± standard error of the mean; [" in score_table(make.record("a", psnr, ssim)).legend
+    both = score_table(make.record("a", jackknife, psnr, ssim)).legend
+    assert "± jackknife standard error (psnr, ssim: standard error of the mean)" in both
+    assert "of the mean" not in score_table(make.record("a", jackknife)).legend
+
+
+def test_a_region_is_always_named(make):
+    inside, whole = (make.result("ssim", 0.9, direction="higher", variant=v) for v in ("inside", "whole"))
+    assert texts(score_table(make.record("a", inside)).rows[0])[0] == "ssim ↑ (inside)"
+    assert texts(score_table(make.record("a", whole)).rows[0])[0] == "ssim ↑"
+    assert comparison_table([make.record("a", inside)]).columns[2].title == "ssim/inside ↑"
+    both = score_table(make.record("a", whole, inside))
+    assert [texts(row)[0] for row in both.rows] == ["ssim ↑ (whole)", "ssim ↑ (inside)"]
