@@ -185,6 +185,7 @@ class SamplingInfo:
     steps: int | None = None
     nfe: int | None = None
     guidance: float | None = None
+    truncation: float | None = None
     labels: str | None = None
 
     def __post_init__(self) -> None:

@@ -51,7 +51,9 @@ class ScoreRequest:
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
         if self.images is not None and self.sampling != SamplingOptions():
-            raise UsageError("--sampler, --steps, --guidance, --eta and --dtype belong to --model")
+            raise UsageError(
+                "--sampler, --steps, --guidance, --eta, --truncation and --dtype belong to --model"
+            )
         if self.images is not None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")
         if self.prompts is not None and self.model is not None:

@@ -66,12 +66,14 @@ def open_generator(
     first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
     settings = dict(generator.spec.params)
     steps, guidance = settings.get("steps"), settings.get("guidance")
+    truncation = settings.get("truncation")
     sampling = SamplingInfo(
         n=count,
         seeds=Seeds(base=seed, scheme=SEED_SCHEME, first=int(first_last[0]), last=int(first_last[1])),
         sampler=str(settings["sampler"]) if "sampler" in settings else None,
         steps=int(steps) if isinstance(steps, int) else None,
         guidance=float(guidance) if isinstance(guidance, float) else None,
+        truncation=float(truncation) if isinstance(truncation, int | float) else None,
         labels="balanced by index" if generator.num_classes else None,
     )
     info = ModelInfo(

@@ -147,7 +147,7 @@ def _age(record: RunRecord) -> tuple[str, str]:
 def _subject(record: RunRecord) -> tuple[object, ...]:
     """What a row is about: one model under two samplers is two rows, and so are other weights of its name."""
     sampling = record.sampling
-    sampler = (sampling.sampler, sampling.steps, sampling.guidance) if sampling else ()
+    sampler = (sampling.sampler, sampling.steps, sampling.guidance, sampling.truncation) if sampling else ()
     return (record.model.id, record.model.sha256, record.model.revision, *sampler)
 
 

@@ -166,7 +166,11 @@ def pair_output_options(note: str = "") -> Callable[[F], F]:
             metavar="FILE.png",
             help=f"{note}Draw the worst pairs side by side.",
         ),
-        click.option("--worst-by", metavar="NAME", help="What ranks them: lpips, ssim, ssim/inside, …"),
+        click.option(
+            "--worst-by",
+            metavar="NAME",
+            help="What ranks them: ssim, lpips:vgg, ssim/inside, …; by default lpips, else pd, ssim or psnr.",
+        ),
         click.option("-k", "worst_count", type=int, default=16, metavar="K", help="How many of them."),
     )
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--manifest",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="CSV, JSON lines or parquet with a pair a row instead: generated (or edited), reference (or "
+    help="CSV, JSON lines or parquet with a pair a row instead: columns generated (or edited), reference (or "
     "target), and optionally source, mask, prompt, source_prompt; paths relative to it.",
 )
 @click.option("--allow-outside", is_flag=True, help="Let paths of the manifest leave its folder.")
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--regions",
     default="",
+    show_default=False,
     callback=names,
     metavar="A,B,…",
     help="whole, inside, outside (of the mask); all that there are by default.",
@@ -66,17 +67,19 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics",
     default="",
+    show_default=False,
     callback=names,
     metavar="A,B,…",
-    help="psnr, ssim, ms-ssim, lpips (lpips:vgg, lpips:squeeze), pd, style, …; all that need no download by "
-    "default.",
+    help="psnr, ssim, ms-ssim, lpips (lpips:vgg, lpips:squeeze), pd, style, …: see `evalkit list measures`; "
+    "all that need no download by default. clip-directional[:NETWORK] reads the captions of --manifest.",
 )
 @click.option(
     "--weights",
     multiple=True,
     callback=named_files,
     metavar="NAME=FILE",
-    help="Weights of a network (alexnet) or measure (lpips-alex); unpublished ones are named in the label.",
+    help="Weights of a network (alexnet, clip-vit-b-32) or measure (lpips-alex); unpublished ones are named "
+    "in the label.",
 )
 @pair_output_options()
 @click.option("--name", help="Name of the generated side in tables.")
@@ -98,6 +101,7 @@ def pairs(output_format: Format, **flags: Any) -> None:  # noqa: ANN401
     evalkit pairs restored/ originals/
     evalkit pairs out.zip truth.zip --metrics psnr,ssim,lpips --worst worst.png
     evalkit pairs --manifest edits.csv --regions inside,outside --per-pair values.csv
+    evalkit pairs --manifest edits.csv --metrics clip-directional
 
     The same command continues where an earlier one was stopped.
     """

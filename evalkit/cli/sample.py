@@ -22,6 +22,7 @@ from evalkit.errors import UsageError
 @click.option("--sampler", metavar="NAME")
 @click.option("--steps", type=int, metavar="N")
 @click.option("--guidance", type=float, metavar="W")
+@click.option("--truncation", type=float, metavar="PSI", help="Of a style-based GAN, 0 to 1.")
 @click.option("--eta", type=float, metavar="ETA")
 @click.option("--device", default="auto")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")

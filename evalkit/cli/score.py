@@ -97,10 +97,12 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @click.option(
     "--metrics",
     default="",
+    show_default=False,
     callback=names,
     metavar="A,B,…",
     help="Metrics; those of the protocol by default, `all` for every one at hand. `fd@pooled` reads another "
-    "head, `fd:dinov2` another extractor. See `evalkit list metrics`.",
+    "head, `fd:dinov2` another extractor. See `evalkit list metrics`; for --task reconstruct "
+    "`evalkit list measures`.",
 )
 @click.option(
     "--param",
@@ -135,6 +137,7 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @click.option(
     "--attribute-names",
     default="",
+    show_default=False,
     callback=names,
     metavar="A,B,…",
     help="Names of the attributes, in order.",

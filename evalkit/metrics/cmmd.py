@@ -13,6 +13,7 @@ from evalkit.errors import InvalidInputError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics.gaussian_mmd import gaussian_sums
+from evalkit.numerics.resampling import second_degree_share
 from evalkit.spec import Better, Score, Spec
 
 
@@ -32,7 +33,15 @@ class GaussianKernelDistance(Metric):
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset(
-        {"needs_reference", "zero_at_identity", "symmetric", "order_invariant", "non_negative"}
+        {
+            "ranks_fidelity",
+            "ranks_diversity",
+            "needs_reference",
+            "zero_at_identity",
+            "symmetric",
+            "order_invariant",
+            "non_negative",
+        }
     )
     about: ClassVar[About] = About(
         meaning="How far the two clouds of feature directions lie apart, with no assumption that they are "
@@ -87,8 +96,11 @@ class GaussianKernelDistance(Metric):
         sums = gaussian_sums(generated.blocks, bank, sigma=self.sigma)
         resampled = len(generated.sizes) > 1
         without = (self.scale * sums.without_blocks()).tolist() if resampled else ()
+        value, share = self.scale * sums.value(), 1.0
+        if len(generated.sizes) > 2:
+            share = second_degree_share(value, without, self.scale * sums.without_pairs())
         return score_with_jackknife(
-            Estimate(self.scale * sums.value(), without),
+            Estimate(value, without, share=share),
             generated=generated,
             better=self.better,
             n_reference=len(bank),

@@ -50,7 +50,9 @@ class FeatureLikelihoodDivergence(Metric):
         "there are blocks, up to n m = 16 million. At most 1 GiB beside the features.",
         source="Jiralerspong et al. 2023 (arXiv:2302.04440), sections 3-4 and the authors' package fld",
     )
-    laws: ClassVar[frozenset[str]] = frozenset({"needs_reference", "order_invariant", "detects_copies"})
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"ranks_fidelity", "ranks_diversity", "needs_reference", "order_invariant", "detects_copies"}
+    )
 
     size: int = 10_000
 

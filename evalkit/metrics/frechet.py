@@ -68,7 +68,15 @@ class FrechetDistance(Metric):
         source="Heusel et al. 2017, eq. 6; Dowson & Landau 1982.",
     )
     laws: ClassVar[frozenset[str]] = frozenset(
-        {"needs_reference", "zero_at_identity", "symmetric", "order_invariant", "non_negative"}
+        {
+            "ranks_fidelity",
+            "ranks_diversity",
+            "needs_reference",
+            "zero_at_identity",
+            "symmetric",
+            "order_invariant",
+            "non_negative",
+        }
     )
 
     report_at: int = 0

@@ -52,7 +52,9 @@ class FrechetInfinity(Metric):
         cost="n d^2 for the moments and a few d^3 a point, once for the value and once for each block.",
         source="Chong & Forsyth 2020, section 3.1 (FID-infinity, without quasi-random latents).",
     )
-    laws: ClassVar[frozenset[str]] = frozenset({"needs_reference", "order_invariant"})
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"ranks_fidelity", "ranks_diversity", "needs_reference", "order_invariant"}
+    )
 
     points: int = 15
     fraction: float = 0.1

@@ -42,7 +42,9 @@ class InceptionScoreMetric(Metric):
         source="Salimans et al. 2016, section 4; splits and shuffle as in torch-fidelity, chunks as in the "
         "evaluator of guided-diffusion",
     )
-    laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "at_least_one"})
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"ranks_fidelity", "ranks_diversity", "ignores_reference", "at_least_one"}
+    )
 
     splits: int = 10
     chunk_size: int | None = None

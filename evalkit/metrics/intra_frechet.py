@@ -31,7 +31,14 @@ class IntraFrechetDistance(Metric):
     needs_groups: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset(
-        {"needs_reference", "zero_at_identity", "symmetric", "order_invariant", "non_negative"}
+        {
+            "ranks_fidelity",
+            "needs_reference",
+            "zero_at_identity",
+            "symmetric",
+            "order_invariant",
+            "non_negative",
+        }
     )
     about: ClassVar[About] = About(
         meaning="How far the images of each class lie from real images of that class, as a mean over "

@@ -11,6 +11,7 @@ from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics import kernel_distance_subsets, kernel_sums
+from evalkit.numerics.resampling import second_degree_share
 from evalkit.spec import Better, Score, Spec
 
 
@@ -44,7 +45,9 @@ class KernelDistance(Metric):
         source="Bińkowski et al. 2018, section 4 (cubic polynomial kernel, unbiased estimate); Gretton et "
         "al. 2012, eq. 3",
     )
-    laws: ClassVar[frozenset[str]] = frozenset({"needs_reference", "symmetric", "order_invariant"})
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"ranks_fidelity", "ranks_diversity", "needs_reference", "symmetric", "order_invariant"}
+    )
 
     subsets: int | None = None
     subset_size: int = 1000
@@ -83,6 +86,8 @@ class KernelDistance(Metric):
         exact = sums.value()
         resampled = len(generated.sizes) > 1 and generated.count - max(generated.sizes) >= 2
         without = sums.without_blocks().tolist() if resampled else ()
+        paired = len(generated.sizes) > 2 and sum(sorted(generated.sizes)[:-2]) >= 2
+        share = second_degree_share(exact, without, sums.without_pairs()) if paired else 1.0
         value, details = exact, {}
         if self.subsets is not None:
             estimate = kernel_distance_subsets(
@@ -91,7 +96,7 @@ class KernelDistance(Metric):
             value = estimate.mean
             details = {"subset_mean": estimate.mean, "subset_std": estimate.std, "exact": exact}
         return score_with_jackknife(
-            Estimate(value, without, centre=exact, details=details),
+            Estimate(value, without, centre=exact, share=share, details=details),
             generated=generated,
             better=self.better,
             n_reference=len(bank),

@@ -40,7 +40,14 @@ class MemorisationInformedDistance(Metric):
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset(
-        {"needs_reference", "zero_at_identity", "order_invariant", "non_negative"}
+        {
+            "ranks_fidelity",
+            "ranks_diversity",
+            "needs_reference",
+            "zero_at_identity",
+            "order_invariant",
+            "non_negative",
+        }
     )
     about: ClassVar[About] = About(
         meaning="The Fréchet distance, made worse where generated images lie too close to single reference "

@@ -136,7 +136,7 @@ class Precision(NeighbourMetric):
         cost=COST,
         source="Kynkäänniemi et al. 2019 (arXiv:1904.06991), eqs. 1-2",
     )
-    laws: ClassVar[frozenset[str]] = SHARES
+    laws: ClassVar[frozenset[str]] = SHARES | {"ranks_fidelity"}
 
     k: int = 3
     inclusive: bool = True
@@ -162,7 +162,7 @@ class Recall(NeighbourMetric):
         cost=COST,
         source="Kynkäänniemi et al. 2019 (arXiv:1904.06991), eqs. 1-2",
     )
-    laws: ClassVar[frozenset[str]] = SHARES
+    laws: ClassVar[frozenset[str]] = SHARES | {"ranks_diversity"}
 
     k: int = 3
     inclusive: bool = True
@@ -187,7 +187,7 @@ class Density(NeighbourMetric):
         cost=COST,
         source="Naeem et al. 2020 (arXiv:2002.09797), eq. 3",
     )
-    laws: ClassVar[frozenset[str]] = LAWS
+    laws: ClassVar[frozenset[str]] = LAWS | {"ranks_fidelity"}
 
     k: int = 5
     inclusive: bool = False
@@ -212,7 +212,7 @@ class Coverage(NeighbourMetric):
         cost=COST,
         source="Naeem et al. 2020 (arXiv:2002.09797), eq. 4",
     )
-    laws: ClassVar[frozenset[str]] = SHARES
+    laws: ClassVar[frozenset[str]] = SHARES | {"ranks_fidelity", "ranks_diversity"}
 
     k: int = 5
     inclusive: bool = False
@@ -244,7 +244,7 @@ class FScore(NeighbourMetric):
         cost=COST,
         source="van Rijsbergen 1979, chapter 7, of the precision and recall of Kynkäänniemi et al. 2019",
     )
-    laws: ClassVar[frozenset[str]] = SHARES
+    laws: ClassVar[frozenset[str]] = SHARES | {"ranks_fidelity", "ranks_diversity"}
 
     k: int = 3
     inclusive: bool = True

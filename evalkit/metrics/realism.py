@@ -46,7 +46,7 @@ class Realism(Metric):
         source="Kynkäänniemi et al. 2019 (arXiv:1904.06991), section 5 and eq. 3; k = 3",
     )
     laws: ClassVar[frozenset[str]] = frozenset(
-        {"needs_reference", "order_invariant", "non_negative", "at_most_one"}
+        {"ranks_fidelity", "needs_reference", "order_invariant", "non_negative", "at_most_one"}
     )
 
     k: int = 3

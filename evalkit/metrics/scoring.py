@@ -58,8 +58,9 @@ class Estimate:
     Attributes:
         value: the headline.
         without: leave-one-block-out values in block order, or nothing.
-        share: part of the jackknife variance that is the statistic's own, below 1 for one that is far from a
-            mean (see :func:`evalkit.numerics.first_order_share`).
+        share: the statistic's variance over that of the jackknife, below 1 for one that is far from a mean
+            (see :func:`evalkit.numerics.first_order_share`) or not smooth
+            (:func:`evalkit.numerics.separability.half_sample_variance`).
         centre: the estimate that ``without`` belongs to, where that is not the headline itself.
         details: further numbers of the protocol.
     """

@@ -32,7 +32,9 @@ class VendiMetric(Metric):
     title: ClassVar[str] = "Vendi score"
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
-    laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "at_least_one", "order_invariant"})
+    laws: ClassVar[frozenset[str]] = frozenset(
+        {"ranks_diversity", "ignores_reference", "at_least_one", "order_invariant"}
+    )
     about: ClassVar[About] = About(
         meaning="The effective number of different images: 1 where all point one way in feature space, n "
         "where no two have anything in common. A low value says that the model repeats itself.",

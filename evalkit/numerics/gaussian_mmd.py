@@ -59,6 +59,20 @@ class GaussianSums:
         every = np.arange(len(self.sizes))
         return np.asarray([self._over(every != block) for block in every])
 
+    def without_pairs(self) -> Float64Array:
+        """Return the exact values without two blocks, float64 ``[b, b]``, above the diagonal; 0 elsewhere.
+
+        Raises:
+            InvalidInputError: there are fewer than three blocks.
+        """
+        blocks = len(self.sizes)
+        if blocks < 3:
+            raise InvalidInputError("no generated rows are left without two blocks")
+        values, every = np.zeros((blocks, blocks)), np.arange(blocks)
+        for one, other in zip(*np.triu_indices(blocks, 1), strict=True):
+            values[one, other] = self._over((every != one) & (every != other))
+        return values
+
     def _over(self, kept: NDArray[np.bool_]) -> float:
         count = int(self.sizes[kept].sum())
         within = float(self.within[np.ix_(kept, kept)].sum()) / count**2

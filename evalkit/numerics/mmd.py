@@ -69,13 +69,27 @@ class KernelSums:
         total = int(self.sizes.sum())
         if total - int(self.sizes.max()) < 2:
             raise InvalidInputError("fewer than 2 generated rows are left without a block")
-        values = []
-        for block, size in enumerate(self.sizes):
-            others = np.arange(len(self.sizes)) != block
-            # Sums of what stays, not the total less what goes: nothing cancels.
-            within = float(self.within[np.ix_(others, others)].sum())
-            values.append(self._combine(within, float(self.across[others].sum()), total - int(size)))
-        return np.asarray(values)
+        every = np.arange(len(self.sizes))
+        return np.asarray([self._over(every != block) for block in every])
+
+    def without_pairs(self) -> Float64Array:
+        """Return the exact U-statistics without two blocks, float64 ``[b, b]``, above the diagonal; 0 elsewhere.
+
+        Raises:
+            InvalidInputError: fewer than 2 generated rows are left without some two blocks.
+        """
+        blocks = len(self.sizes)
+        if int(np.sort(self.sizes)[:-2].sum()) < 2:
+            raise InvalidInputError("fewer than 2 generated rows are left without two blocks")
+        values, every = np.zeros((blocks, blocks)), np.arange(blocks)
+        for one, other in zip(*np.triu_indices(blocks, 1), strict=True):
+            values[one, other] = self._over((every != one) & (every != other))
+        return values
+
+    def _over(self, kept: NDArray[np.bool_]) -> float:
+        # Sums of what stays, not the total less what goes: nothing cancels.
+        within = float(self.within[np.ix_(kept, kept)].sum())
+        return self._combine(within, float(self.across[kept].sum()), int(self.sizes[kept].sum()))
 
     def _combine(self, within: float, across: float, count: int) -> float:
         return within / (count * (count - 1)) + self.reference_mean - 2 * across / (count * self.n_reference)

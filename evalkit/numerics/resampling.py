@@ -17,6 +17,9 @@ from scipy.stats import t as student_t
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array
 
+HALVED = 20
+"""Groups that :func:`balanced_halves` cuts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Jackknife:
@@ -71,7 +74,8 @@ def jackknife(
         without: ``[g]`` estimates, each without one block.
         sizes: ``[g]`` rows in each block, in the same order.
         level: coverage of the interval, between 0 and 1.
-        share: part of the variance that is the statistic's own; see :func:`first_order_share`.
+        share: what the variance is multiplied by where the jackknife counts parts of it more than once; see
+            :func:`first_order_share`.
 
     Raises:
         InvalidInputError: fewer than two blocks, lengths differ, an empty block, or a value not finite.
@@ -119,6 +123,44 @@ def first_order_share(
     Raises:
         InvalidInputError: fewer than three blocks, shapes differ, or a value is not finite.
     """
+    variance, excess = _second_order(value, without, without_pairs)
+    rho = 2 * excess / variance if variance > 0 else 0.0
+    return -math.expm1(-rho) / rho if rho > 0 else 1.0
+
+
+def second_degree_share(
+    value: float,
+    without: Sequence[float] | NDArray[np.float64],
+    without_pairs: NDArray[np.float64],
+) -> float:
+    """Share of a jackknife variance that is left for a statistic whose expansion ends with its second order.
+
+    A squared discrepancy of means of kernels is such a statistic, and of a perfect model it is nothing but
+    second order: there the jackknife's error bar is up to sqrt(2) too wide. Efron & Stein's correction (see
+    :func:`first_order_share`) is then exact, ``1 - excess / variance``, and never below one half, since the
+    variance counts the second order twice.
+
+    Args:
+        value: the estimate from all rows.
+        without: ``[g]`` estimates, each without one of g blocks of equal size.
+        without_pairs: ``[g, g]`` estimates without two blocks; only what is above the diagonal is read.
+
+    Returns:
+        The share, in 0.5..1; 1 for a mean.
+
+    Raises:
+        InvalidInputError: fewer than three blocks, shapes differ, or a value is not finite.
+    """
+    variance, excess = _second_order(value, without, without_pairs)
+    return max(0.5, 1 - excess / variance) if variance > 0 else 1.0
+
+
+def _second_order(
+    value: float,
+    without: Sequence[float] | NDArray[np.float64],
+    without_pairs: NDArray[np.float64],
+) -> tuple[float, float]:
+    """The jackknife variance, and by how much the second order makes it too large."""
     groups = len(without)
     left_out, _ = _checked(value, without, [1] * groups)
     if groups < 3 or without_pairs.shape != (groups, groups):
@@ -131,8 +173,23 @@ def first_order_share(
     interaction = (groups - 2) * pairs - (groups - 1) * (change[above[0]] + change[above[1]])
     excess = float(((interaction - interaction.mean()) ** 2).sum()) / (groups * (groups - 1))
     variance = float(((change - change.mean()) ** 2).sum()) * (groups - 1) / groups
-    rho = 2 * excess / variance if variance > 0 else 0.0
-    return -math.expm1(-rho) / rho if rho > 0 else 1.0
+    return variance, excess
+
+
+def balanced_halves() -> NDArray[np.bool_]:
+    """The 19 cuts of 20 groups in halves of 10, bool ``[19, 20]``, of which every linear statistic is exact.
+
+    For a mean of equal groups with the halves' values a and b, ``mean (a - b)^2 / 4`` over the cuts is the
+    jackknife's variance: in signs, the cuts and a row of ones are a Hadamard matrix (balanced half-samples:
+    McCarthy 1969), here Paley's of order 19 + 1 (1933), from the squares modulo 19.
+    """
+    order = HALVED - 1
+    numbers = np.arange(order)
+    squares = np.isin(numbers, numbers[1:] ** 2 % order)
+    # Row and column i - j: quadratic character, 0 on the diagonal, to which the identity adds 1.
+    core = squares[(numbers[:, None] - numbers) % order]
+    core[np.diag_indices(order)] = True
+    return np.concatenate([np.zeros((order, 1), dtype=np.bool_), core], axis=1)
 
 
 def _checked(

@@ -45,8 +45,13 @@ class Triplet:
 
     @property
     def difference(self) -> NDArray[np.uint8]:
-        """Absolute difference, uint8."""
-        change = self.generated.astype(np.int16) - self.reference.astype(np.int16)
+        """Absolute difference, uint8; an edit's source of another size is resized for this picture alone."""
+        reference = self.reference
+        if reference.shape != self.generated.shape:
+            height, width = self.generated.shape[:2]
+            resized = Image.fromarray(reference).resize((width, height), Image.Resampling.BICUBIC)
+            reference = np.asarray(resized)
+        change = self.generated.astype(np.int16) - reference.astype(np.int16)
         return np.abs(change).astype(np.uint8)
 
 

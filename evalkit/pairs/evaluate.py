@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,20 +13,23 @@ from numpy.typing import NDArray
 
 from evalkit import numerics
 from evalkit.console import Console
+from evalkit.core import Probe
 from evalkit.errors import NothingMeasuredError, UsageError
 from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract
 from evalkit.pairs.contact_sheet import write_worst
-from evalkit.pairs.measures import Value, build_values, choose_measures
+from evalkit.pairs.edits import MeasuredEdits, edit_network, measure_edits
+from evalkit.pairs.measures import build_values, choose_measures
 from evalkit.pairs.opening import OpenedPairs, open_pairs
-from evalkit.pairs.per_pair import PairTable, find_heading, headings, write_per_pair
-from evalkit.pairs.probe import IMAGE_SIZE, PairProbe, head_name
+from evalkit.pairs.per_pair import PairTable, find_heading, write_per_pair
+from evalkit.pairs.probe import PairProbe
+from evalkit.pairs.readings import Reading, by_head
 from evalkit.pairs.request import REGIONS, Measuring, PairsRequest
 from evalkit.perceptual.passes import in_shared_passes
+from evalkit.probes.directional import IMAGE_SIZE
 from evalkit.protocol import DTYPE_POLICY
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, MetricResult, ProtocolInfo, RunRecord, Status, redact_command
 from evalkit.runtime import resolve_device, strict_numerics
-from evalkit.seeding import stream
 from evalkit.spec import sha256_of
 
 FINGERPRINT_VERSION = 1
@@ -34,7 +37,6 @@ DATA_RANGE = 255
 """PSNR and SSIM are stated on 8-bit images: 0..255."""
 
 STATE_FOLDER = "state"
-_UNITS = {"psnr": "dB"}
 _BATCH_PIXELS = 2**25  # of one side: 100 MB as uint8
 
 
@@ -69,10 +71,12 @@ def measure_pairs(
     record.write(path)
     try:
         with console.progress(f"comparing {opened.info.id}", len(opened.pairs)) as progress:
-            (extracted,) = extract(run.job(), progress=progress, stop=stop)
-        _tell(extracted, console)
-        record = run.finished(record, extracted, console)
-        run.write_outputs(extracted, console)
+            lanes = extract(run.job(), progress=progress, stop=stop)
+        for lane in lanes:
+            _tell(lane, console)
+        rows = by_head(lanes)
+        record = run.finished(record, rows, console)
+        run.write_outputs(rows, console)
     except BaseException as error:
         status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
         seconds = time.monotonic() - started
@@ -91,8 +95,8 @@ class _Run:
     measuring: Measuring
     task: str
     device: torch.device
-    values: tuple[Value, ...]
-    regions: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    readings: tuple[Reading, ...]
     first_size: tuple[int, int]
 
     @classmethod
@@ -108,32 +112,42 @@ class _Run:
             notify=console.note,
         )
         values = build_values(chosen, weights=measuring.weights, device=device)
-        if measuring.outputs.worst is not None:
-            find_heading(measuring.outputs.worst_by, headings(values, regions))  # refuses before the work
+        readings = [value.reading(region) for value in values for region in regions]
+        probes: list[Probe] = []
+        if values:
+            passes = in_shared_passes([value.measure for value in values])
+            probes.append(PairProbe(opened.pairs, passes, regions=regions, device=device))
+        if edits := _edits(opened, measuring, device):
+            probes.append(edits.probe)
+            readings.append(edits.reading)
+        if measuring.outputs.worst is not None:  # refuses before the work
+            find_heading(measuring.outputs.worst_by, [reading.heading for reading in readings])
         return cls(
             opened=opened,
             measuring=measuring,
             task=task,
             device=device,
-            values=values,
-            regions=regions,
+            probes=tuple(probes),
+            readings=tuple(readings),
             first_size=(height, width),
         )
 
     def job(self) -> Job:
-        measures = in_shared_passes([value.measure for value in self.values])
-        probe = PairProbe(self.opened.pairs, measures, regions=self.regions, device=self.device)
         height, width = self.first_size
         fitting = max(_BATCH_PIXELS // (height * width), 1)
-        return Job.of_probe(
-            probe,
-            heads=tuple(probe.heads),
-            count=len(self.opened.pairs),
-            state=self.measuring.out / STATE_FOLDER,
-            device=self.device,
-            batch_size=self.measuring.batch_size or min(default_batch_size(self.device), fitting),
-            fresh=self.measuring.fresh,
-        )
+        jobs = [
+            Job.of_probe(
+                probe,
+                heads=tuple(probe.heads),
+                count=len(self.opened.pairs),
+                state=self.measuring.out / STATE_FOLDER,
+                device=self.device,
+                batch_size=self.measuring.batch_size or min(default_batch_size(self.device), fitting),
+                fresh=self.measuring.fresh,
+            )
+            for probe in self.probes
+        ]
+        return replace(jobs[0], lanes=tuple(lane for job in jobs for lane in job.lanes))
 
     def started(self) -> RunRecord:
         opened = self.opened
@@ -148,9 +162,9 @@ class _Run:
             warnings=_left_out(opened),
         )
 
-    def finished(self, record: RunRecord, extracted: Extracted, console: Console) -> RunRecord:
-        size = _common_size(extracted)
-        results, left_out = self._results(extracted)
+    def finished(self, record: RunRecord, rows: Mapping[str, Extracted], console: Console) -> RunRecord:
+        size = _common_size(rows[IMAGE_SIZE])
+        results, left_out = self._results(rows)
         for sentence in left_out:
             console.note(sentence)
         return replace(
@@ -161,28 +175,29 @@ class _Run:
             warnings=(*record.warnings, *left_out),
         )
 
-    def _results(self, extracted: Extracted) -> tuple[tuple[MetricResult, ...], tuple[str, ...]]:
+    def _results(self, rows: Mapping[str, Extracted]) -> tuple[tuple[MetricResult, ...], tuple[str, ...]]:
         """Return the scores, and what the default asked for in vain (what a user names must exist)."""
         results, left_out = [], []
         problem: NothingMeasuredError | None = None
-        for value in self.values:
-            for region in self.regions:
-                try:
-                    results.append(self._result(value, region, extracted))
-                except NothingMeasuredError as error:
-                    if self.measuring.measures and (region == "whole" or self.measuring.regions):
-                        raise
-                    problem = error
-                    left_out.append(f"left out {head_name(value.label, region)}: {error.message}")
+        for reading in self.readings:
+            try:
+                # Files often lie in the order of their classes, so that blocks are drawn at random.
+                blocks = rows[reading.head].in_blocks(reading.head, contiguous=False)
+                results.append(reading.result(blocks))
+            except NothingMeasuredError as error:
+                if self.measuring.measures and (reading.region == "whole" or self.measuring.regions):
+                    raise
+                problem = error
+                left_out.append(f"left out: {error.message}")
         if not results and problem is not None:
             raise problem
         return tuple(results), tuple(left_out)
 
-    def write_outputs(self, extracted: Extracted, console: Console) -> None:
+    def write_outputs(self, rows: Mapping[str, Extracted], console: Console) -> None:
         outputs = self.measuring.outputs
         if outputs.per_pair is None and outputs.worst is None:
             return
-        table = PairTable.of(self.opened.pairs, self.values, self.regions, extracted)
+        table = PairTable.of(self.opened.pairs, self.readings, rows)
         if outputs.per_pair is not None:
             write_per_pair(outputs.per_pair, table)
             console.note(f"wrote the values of {len(self.opened.pairs)} pairs to {outputs.per_pair}")
@@ -191,15 +206,6 @@ class _Run:
                 outputs.worst, self.opened.pairs, table, by=outputs.worst_by, count=outputs.worst_count
             )
             console.note(f"wrote the {shown.count} worst pairs by {shown.by} to {outputs.worst}")
-
-    def _result(self, value: Value, region: str, extracted: Extracted) -> MetricResult:
-        # Files often lie in the order of their classes, so that blocks are drawn at random.
-        rows = extracted.in_blocks(head_name(value.name, region), contiguous=False)
-        rng = np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63)))
-        score = value.metric(region).compute(rows, None, rng=rng)
-        return MetricResult.from_score(
-            score, metric=value.label, variant=region, unit=_UNITS.get(value.facts.metric, "")
-        )
 
     def _data(self, size: tuple[int, int] | None) -> DataInfo:
         return DataInfo(
@@ -211,21 +217,13 @@ class _Run:
 
     def _protocol(self, size: tuple[int, int] | None) -> ProtocolInfo:
         pairs = self.opened.pairs
-        masked = set(self.regions) != {"whole"}
+        masked = any(reading.region != "whole" for reading in self.readings)
         fields: dict[str, Any] = {
             "fingerprint_version": FINGERPRINT_VERSION,
             "numerics_version": numerics.NUMERICS_VERSION,
             "task": self.task,
             "metrics": sorted(
-                (
-                    {
-                        **value.metric(region).spec.to_json(),
-                        "head": head_name(value.name, region),
-                        "measure": value.measure.spec.to_json(),
-                    }
-                    for value in self.values
-                    for region in self.regions
-                ),
+                (reading.to_json() for reading in self.readings),
                 key=lambda entry: str(entry["head"]),
             ),
             "matching": pairs.pairing.rule,
@@ -238,7 +236,21 @@ class _Run:
             "masks_sha256": pairs.masks_sha256 if masked else None,
             "dtype_policy": DTYPE_POLICY,
         }
+        if self.opened.edits is not None:
+            fields["edits_sha256"] = self.opened.edits.source_sha256
         return ProtocolInfo(name=self.task, fields=fields, fingerprint=sha256_of(fields))
+
+
+def _edits(opened: OpenedPairs, measuring: Measuring, device: torch.device) -> MeasuredEdits | None:
+    network = edit_network(measuring.measures)
+    if network is None:
+        return None
+    if opened.edits is None:
+        raise UsageError(
+            "clip-directional reads edits with their sources and captions",
+            hint="--manifest FILE with the columns edited, source, source_prompt and prompt",
+        )
+    return measure_edits(opened.edits, network, weights=measuring.weights, device=device)
 
 
 def _regions(asked: Sequence[str], *, masked: bool) -> tuple[str, ...]:

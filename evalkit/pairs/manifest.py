@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -27,7 +27,7 @@ from evalkit.registry import did_you_mean
 Side = Literal["generated", "reference", "source", "mask"]
 
 SIDES: tuple[Side, ...] = ("generated", "reference", "source", "mask")
-_REQUIRED = ("generated", "reference")
+_TARGETS = ("reference", "source")
 _SYNONYMS = {"edited": "generated", "target": "reference"}
 _PARQUET_MAGIC = b"PAR1"
 _MAX_BYTES = 2**30
@@ -42,7 +42,7 @@ class PairRow:
     Attributes:
         line: where it stands in the manifest (row number of a parquet table), from 1.
         generated: the image that is judged (of an edit: the edited one).
-        reference: the image that it should look like.
+        reference: the image that it should look like; None in a list of edits without such images.
         source: the image that an edit started from.
         mask: white where the edit or the hole is.
         prompt: what the generated image should show; ``source_prompt`` what the source shows.
@@ -50,7 +50,7 @@ class PairRow:
 
     line: int
     generated: str
-    reference: str
+    reference: str | None = None
     source: str | None = None
     mask: str | None = None
     prompt: str | None = None
@@ -70,6 +70,10 @@ class PairManifest:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, positions: Iterable[int]) -> PairManifest:
+        """Return the manifest of the rows at ``positions``."""
+        return PairManifest(tuple(self.rows[position] for position in positions))
 
     def lines_without(self, column: str) -> tuple[int, ...]:
         """Return the lines whose ``column`` is empty."""
@@ -180,11 +184,12 @@ def _check_columns(names: Sequence[str], *, where: str) -> None:
         if meanings.count(name) > 1:
             given = ", ".join(n for n in names if _SYNONYMS.get(n, n) == name)
             raise InvalidInputError(f"{where}: one meaning in several columns: {given}")
-    for name in _REQUIRED:
-        if name not in meanings:
-            raise InvalidInputError(
-                f"{where}: there is no column {name!r}", hint=f"columns: {', '.join(_KNOWN)}"
-            )
+    missing = [] if "generated" in meanings else ["generated"]
+    missing += [] if set(_TARGETS) & set(meanings) else ["reference"]
+    if missing:
+        raise InvalidInputError(
+            f"{where}: there is no column {missing[0]!r}", hint=f"columns: {', '.join(_KNOWN)}"
+        )
 
 
 def _row(line: int, values: Mapping[str, object], *, allow_outside: bool) -> PairRow:
@@ -194,7 +199,7 @@ def _row(line: int, values: Mapping[str, object], *, allow_outside: bool) -> Pai
         texts[name] = _text(value, where=f"line {line}: {given}")
         if texts[name] is not None and name in SIDES:
             _check_path(texts[name] or "", where=f"line {line}: {given}", allow_outside=allow_outside)
-    for name in _REQUIRED:
+    for name in ("generated", "reference" if "reference" in texts else "source"):
         if texts.get(name) is None:
             raise InvalidInputError(f"line {line}: {name} is empty", hint="every pair needs both images")
     return PairRow(line=line, **texts)  # type: ignore[arg-type]  # the required ones were checked

@@ -13,6 +13,9 @@ from evalkit.assets import cached
 from evalkit.core import Metric
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
+from evalkit.pairs.edits import METRIC, edit_network, is_of_edits
+from evalkit.pairs.probe import head_name
+from evalkit.pairs.readings import Reading
 from evalkit.perceptual import PAIR_MEASURES, PairMeasure, PairMeasureFacts, build_pair_measures
 from evalkit.registry import did_you_mean
 
@@ -48,6 +51,16 @@ class Value:
         digest = self.measure.spec.sha256 or self.measure.spec.digest()
         return f"{self.facts.metric}:{self.variant}" + ("" if published else f"@{digest[:8]}")
 
+    def reading(self, region: str) -> Reading:
+        """Return what is read of ``region``."""
+        return Reading(
+            label=self.label,
+            region=region,
+            head=head_name(self.name, region),
+            metric=self.metric(region),
+            measure=self.measure.spec,
+        )
+
     def metric(self, region: str) -> Metric:
         """Return the metric that averages the values of ``region``."""
         params: dict[str, str | None] = {"region": None if region == "whole" else region}
@@ -62,7 +75,8 @@ def choose_measures(
     """Return the measures of a run: those asked for, or of the default those that this machine can take.
 
     Args:
-        asked: names such as ``psnr``, ``lpips`` or ``lpips:vgg``; empty for the default.
+        asked: names such as ``psnr``, ``lpips`` or ``lpips:vgg``; empty for the default. Those of edits are
+            left to :mod:`evalkit.pairs.edits`.
         smallest_side: of the first image, in pixels.
         weights: weights files by measure (``lpips-alex``) or network (``alexnet``).
         notify: told what was left out of the default, and why.
@@ -71,7 +85,7 @@ def choose_measures(
         UsageError: an unknown measure, or weights that none of them reads.
         InvalidInputError: the first image is too small for a measure that was asked for.
     """
-    chosen = tuple(dict.fromkeys(PAIR_MEASURES[full_name(name)] for name in asked))
+    chosen = tuple(dict.fromkeys(_find(name) for name in asked if not is_of_edits(name)))
     for facts in chosen:
         if smallest_side < facts.minimum_size:
             raise InvalidInputError(_too_small(facts, smallest_side))
@@ -82,6 +96,8 @@ def choose_measures(
             if _is_at_hand(facts, weights, notify) and _fits(facts, smallest_side, notify)
         )
     used = {name for facts in chosen for name in (facts.name, facts.network) if name and facts.network}
+    if (network := edit_network(asked)) is not None:
+        used.add(network)
     for name, path in weights.items():
         if not path.is_file():
             raise UsageError(f"--weights {name}={path}: there is no such file")
@@ -104,6 +120,21 @@ def build_values(
     """
     measures = build_pair_measures([facts.name for facts in chosen], weights=weights, device=str(device))
     return tuple(Value(facts, measure) for facts, measure in zip(chosen, measures, strict=True))
+
+
+def check_names(asked: Sequence[str]) -> None:
+    """Raise UsageError where one of ``asked`` is no measure, with the name that may be meant."""
+    edit_network(asked)
+    for name in asked:
+        if not is_of_edits(name):
+            _find(name)
+
+
+def _find(name: str) -> PairMeasureFacts:
+    full = full_name(name)
+    if full not in PAIR_MEASURES:
+        raise UsageError(f"unknown pair measure {full!r}", hint=did_you_mean(full, [*PAIR_MEASURES, METRIC]))
+    return PAIR_MEASURES[full]
 
 
 def full_name(name: str) -> str:

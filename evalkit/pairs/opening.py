@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from evalkit.core import IndexArray
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
-from evalkit.pairs.listed_files import open_side, require_column
+from evalkit.pairs.edits import Edits, check_edits, is_of_edits, open_edits
+from evalkit.pairs.listed_files import open_side
 from evalkit.pairs.manifest import PairManifest, parse_manifest
 from evalkit.pairs.matching import Pairing, choose_rule, match_by_index, match_by_name, match_masks
 from evalkit.pairs.request import PairsRequest
@@ -33,7 +35,7 @@ class OpenedPairs:
         dataset: name of the reference side.
         found: pairs before any was left out as unreadable or by a subset.
         rejected: ``name: reason`` of each pair that was left out.
-        manifest: the manifest they come from, for measures that read its prompts.
+        edits: the same pairs as edits with their sources and captions, where they were asked for.
     """
 
     pairs: PairSource
@@ -41,17 +43,7 @@ class OpenedPairs:
     dataset: str
     found: int
     rejected: tuple[str, ...] = ()
-    manifest: PairManifest | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OpenedEdits:
-    """Edited images with what they were made from, row by row: what CLIP directional similarity reads."""
-
-    edited: EncodedImages
-    source: EncodedImages
-    prompts: tuple[str, ...]
-    source_prompts: tuple[str, ...]
+    edits: Edits | None = None
 
 
 def open_pairs(request: PairsRequest) -> OpenedPairs:
@@ -96,25 +88,6 @@ def read_manifest(path: Path, *, allow_outside: bool) -> PairManifest:
         raise InvalidInputError(f"{path.name}: {error.message}", hint=error.hint) from error
 
 
-def open_edits(path: Path, *, options: ImageOptions, allow_outside: bool = False) -> OpenedEdits:
-    """Open a manifest whose every row has ``source``, ``prompt`` and ``source_prompt``.
-
-    Raises:
-        UsageError: there is no such file.
-        InvalidInputError: malformed, or a row lacks one of them; names the lines.
-    """
-    manifest = read_manifest(path, allow_outside=allow_outside)
-    for column in ("source", "prompt", "source_prompt"):
-        require_column(manifest, column)
-    settings = ReadSettings(options.policy, options.workers)
-    return OpenedEdits(
-        edited=open_side(manifest, "generated", root=path.parent, settings=settings),
-        source=open_side(manifest, "source", root=path.parent, settings=settings),
-        prompts=tuple(row.prompt or "" for row in manifest.rows),
-        source_prompts=tuple(row.source_prompt or "" for row in manifest.rows),
-    )
-
-
 def subset(pairing: Pairing, count: int | None, *, seed: int) -> Pairing:
     """Return a fixed random subset of ``count`` pairs in their order; all where None.
 
@@ -136,8 +109,18 @@ def _open_manifest(request: PairsRequest, path: Path) -> OpenedPairs:
     manifest = read_manifest(path, allow_outside=request.allow_outside)
     settings = ReadSettings(request.image_options.policy, request.image_options.workers)
     root = path.parent
+    asked_measures = request.measuring.measures
+    of_edits = [is_of_edits(name) for name in asked_measures]
     generated = open_side(manifest, "generated", root=root, settings=settings)
-    reference = open_side(manifest, "reference", root=root, settings=settings)
+    source = None
+    if any(of_edits):
+        check_edits(manifest)
+        source = open_side(manifest, "source", root=root, settings=settings)
+    if source is not None and all(of_edits):
+        reference = source
+    else:
+        _check_references(manifest)
+        reference = open_side(manifest, "reference", root=root, settings=settings)
     without = manifest.lines_without("mask")
     asked = {"inside", "outside"} & set(request.measuring.regions)
     has_masks = len(without) < len(manifest) and request.measuring.regions != ("whole",)
@@ -146,10 +129,22 @@ def _open_manifest(request: PairsRequest, path: Path) -> OpenedPairs:
         masks = open_side(manifest, "mask", root=root, settings=settings)
     positions = np.arange(len(manifest), dtype=np.int64)
     pairing = Pairing("manifest", positions, positions, None if masks is None else positions)
-    return _opened(
+    opened = _opened(
         request, pairing, (generated, reference, masks), identifier_from(path),
-        dataset=identifier_from(path), manifest=manifest,
+        dataset=identifier_from(path), source=source,
     )  # fmt: skip
+    if source is None:
+        return opened
+    used = manifest.take(opened.pairs.pairing.generated.tolist())
+    return replace(opened, edits=open_edits(used, root=root, settings=settings))
+
+
+def _check_references(manifest: PairManifest) -> None:
+    if len(manifest.lines_without("reference")) == len(manifest):
+        raise InvalidInputError(
+            "the manifest has no column 'reference', which pairs are compared with",
+            hint="add it (or 'target'); only --metrics clip-directional does without",
+        )
 
 
 def _open_images(path: Path, options: ImageOptions) -> OpenedSource:
@@ -184,11 +179,13 @@ def _opened(
     identifier: str,
     *,
     dataset: str,
-    manifest: PairManifest | None = None,
+    source: EncodedImages | None = None,
 ) -> OpenedPairs:
     generated, reference, masks = sides
     found = len(pairing)
-    pairing, rejected = without_bad(pairing, sides, request.image_options)
+    more = [] if source is None or source is reference else [(source, pairing.generated)]
+    used = [(generated, pairing.generated), (reference, pairing.reference), (masks, pairing.masks), *more]
+    pairing, rejected = without_bad(pairing, used, request.image_options)
     measuring = request.measuring
     pairing = subset(pairing, measuring.num_samples, seed=measuring.seed)
     info = ModelInfo(
@@ -198,26 +195,30 @@ def _opened(
         sha256=generated.spec.sha256,
     )
     return OpenedPairs(
-        pairs=MatchedPairs(generated, reference, pairing, masks=masks),
+        pairs=MatchedPairs(generated, reference, pairing, masks=masks, same_size=reference is not source),
         info=info,
         dataset=dataset,
         found=found,
         rejected=tuple(f"{image.name}: {image.reason}" for image in rejected),
-        manifest=manifest,
     )
 
 
 def without_bad(
-    pairing: Pairing, sides: Sequence[OpenedSource | None], options: ImageOptions
+    pairing: Pairing,
+    sides: Sequence[tuple[OpenedSource | None, IndexArray | None]],
+    options: ImageOptions,
 ) -> tuple[Pairing, list[Rejected]]:
-    """Leave out the pairs of which an image cannot be used, where that is allowed."""
+    """Leave out the pairs of which an image cannot be used, where that is allowed.
+
+    ``sides`` are sets of images, each with the position of every pair's image in it.
+    """
     if options.on_bad == "fail":
         if options.max_bad:
             raise UsageError("--max-bad belongs to --on-bad skip")
         return pairing, []
     keep = np.ones(len(pairing), dtype=bool)
     rejected: list[Rejected] = []
-    for source, positions in zip(sides, (pairing.generated, pairing.reference, pairing.masks), strict=True):
+    for source, positions in sides:
         if source is None or positions is None:
             continue
         bad = {image.name: image for image in source.check()}

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from evalkit.atomic import write_atomically
 from evalkit.errors import UsageError
 from evalkit.extraction import Extracted
-from evalkit.pairs.measures import Value
-from evalkit.pairs.probe import head_name
+from evalkit.pairs.readings import Reading
 from evalkit.pairs.sources import PairSource
 from evalkit.registry import did_you_mean
 from evalkit.spec import Better
@@ -39,18 +38,13 @@ class PairTable:
     better: Mapping[str, Better]
 
     @classmethod
-    def of(
-        cls, pairs: PairSource, values: Sequence[Value], regions: Sequence[str], extracted: Extracted
-    ) -> PairTable:
-        """Collect the rows of a run."""
-        columns: dict[str, NDArray[np.float32]] = {}
-        better: dict[str, Better] = {}
-        for value in values:
-            for region in regions:
-                heading = head_name(value.label, region)
-                columns[heading] = extracted.features(head_name(value.name, region))[:, 0]
-                better[heading] = value.facts.better
-        return cls(tuple(pairs.names(index) for index in range(len(pairs))), columns, better)
+    def of(cls, pairs: PairSource, readings: Sequence[Reading], rows: Mapping[str, Extracted]) -> PairTable:
+        """Collect the rows of a run, which ``rows`` holds by head."""
+        return cls(
+            tuple(pairs.names(index) for index in range(len(pairs))),
+            {r.heading: r.column(rows[r.head].features(r.head)) for r in readings},
+            {r.heading: r.metric.better for r in readings},
+        )
 
     def worst(self, heading: str, count: int) -> list[int]:
         """Return the indices of the ``count`` worst pairs, worst first; equal ones in index order."""
@@ -58,11 +52,6 @@ class PairTable:
         badness = values if self.better[heading] == "lower" else -values
         order = np.argsort(-badness, kind="stable")
         return [int(index) for index in order if not np.isnan(values[index])][:count]
-
-
-def headings(values: Sequence[Value], regions: Sequence[str]) -> tuple[str, ...]:
-    """Return the headings of the columns of values."""
-    return tuple(head_name(value.label, region) for value in values for region in regions)
 
 
 def find_heading(asked: str | None, known: Sequence[str]) -> str:

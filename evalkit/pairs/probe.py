@@ -13,13 +13,11 @@ from torch import Tensor
 from evalkit.core import IndexArray
 from evalkit.errors import InvalidInputError
 from evalkit.pairs.sources import PairSource
+from evalkit.probes.directional import IMAGE_SIZE
 from evalkit.spec import Spec, sha256_of
 
 if TYPE_CHECKING:
     from evalkit.perceptual import PairMeasure
-
-IMAGE_SIZE = "image_size"
-"""The head that keeps (height, width) of each pair."""
 
 
 def head_name(value: str, region: str) -> str:

@@ -141,7 +141,7 @@ def reconstruct_pairs(
     source = open_source(images, policy=options.policy, workers=options.workers)
     positions = np.arange(len(source), dtype=np.int64)
     pairing, rejected = without_bad(
-        Pairing("reconstruction", positions, positions), (None, source, None), options
+        Pairing("reconstruction", positions, positions), [(source, positions)], options
     )
     pairing = subset(pairing, num_samples, seed=seed)
     return (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evalkit.errors import UsageError
 from evalkit.pairs.matching import Match
+from evalkit.pairs.measures import check_names
 from evalkit.registry import did_you_mean
 from evalkit.subjects import ImageOptions
 
@@ -82,8 +83,9 @@ class Measuring:
         """Refuse what cannot work before anything is loaded.
 
         Raises:
-            UsageError: an unknown region, or a number out of range.
+            UsageError: an unknown measure or region, or a number out of range.
         """
+        check_names(self.measures)
         for region in self.regions:
             if region not in REGIONS:
                 raise UsageError(f"unknown region {region!r}", hint=did_you_mean(region, REGIONS))

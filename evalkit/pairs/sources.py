@@ -103,7 +103,10 @@ class PairSource(Protocol):
 
 @final
 class MatchedPairs:
-    """Pairs of two image sets, and their masks where ``pairing`` tells which."""
+    """Pairs of two image sets, and their masks where ``pairing`` tells which.
+
+    ``same_size`` refuses a pair whose images differ in size; nothing but edits and their sources may.
+    """
 
     def __init__(
         self,
@@ -112,7 +115,9 @@ class MatchedPairs:
         pairing: Pairing,
         *,
         masks: NamedSource | None = None,
+        same_size: bool = True,
     ) -> None:
+        self._same_size = same_size
         self._generated = generated
         self._reference = reference
         self._masks = masks if pairing.masks is not None else None
@@ -162,7 +167,8 @@ class MatchedPairs:
         """Return the pairs at ``index``; each image is decoded once."""
         generated = _images(self._generated.read(self._pairing.generated[index]))
         reference = _images(self._reference.read(self._pairing.reference[index]))
-        for position, one, other in zip(index, generated, reference, strict=True):
+        pairs = zip(index, generated, reference, strict=True) if self._same_size else ()
+        for position, one, other in pairs:
             _check_sizes(one, other, names=self.names(int(position)))
         return PairBatch(generated, reference, self._read_masks(index, reference), index)
 

@@ -134,7 +134,7 @@ class StageDistance:
         return maps
 
     def compare(self, stages: Sequence[Tensor], masks: Masks, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the distances from the network's stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
+        """Return the distances from stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
         halves = [stage.chunk(2) for stage in _unit_normalised(stages)]
         maps = self._maps([half[0] for half in halves], [half[1] for half in halves])
         values = {self._name: _total(maps)}

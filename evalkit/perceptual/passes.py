@@ -102,7 +102,7 @@ def measure_stages(
 
 
 def in_shared_passes(measures: Sequence[PairMeasure]) -> tuple[PairMeasure, ...]:
-    """Return measures that give the same values, those of one network object joined to a :class:`SharedPass`."""
+    """Return measures of the same values, those that hold one network joined to a :class:`SharedPass`."""
     joined: list[PairMeasure] = []
     by_network: dict[int, list[StageMeasure]] = {}
     for measure in measures:

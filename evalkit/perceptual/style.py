@@ -92,7 +92,7 @@ class StyleDistance:
         *,
         size: tuple[int, int],  # noqa: ARG002 - masks are brought to the stages
     ) -> dict[str, Tensor]:
-        """Return the distances from the network's stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
+        """Return the distances from stages; see :class:`~evalkit.perceptual.passes.StageMeasure`."""
         values = {self._name: _distance(stages, None)}
         return values | {f"{self._name}/{region}": _distance(stages, mask) for region, mask in masks.items()}
 

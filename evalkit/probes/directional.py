@@ -26,6 +26,8 @@ from evalkit.registry import did_you_mean
 from evalkit.spec import Spec, sha256_of
 
 HEAD: Final = "clip-directional"
+IMAGE_SIZE: Final = "image_size"
+"""The head that keeps (height, width) of each edited image."""
 _IMAGE: Final = "image"
 _COLUMNS: Final = 4  # evalkit.metrics.directional.COLUMNS
 
@@ -87,6 +89,11 @@ class EditedImages:
         """The digests of both sets."""
         digest = sha256_of([self._edited.spec.to_json(), self._source.spec.to_json()])
         return Spec.of("edits", "images", sha256=digest)
+
+    @property
+    def source_sha256(self) -> str:
+        """Digest of the images that were edited: of content, not of any path."""
+        return self._source.spec.digest()
 
     def __len__(self) -> int:
         return len(self._edited)
@@ -150,19 +157,19 @@ class DirectionalProbe:
 
     @property
     def heads(self) -> Mapping[str, int]:
-        """One head of four columns; see :data:`evalkit.metrics.directional.COLUMNS`."""
-        return {HEAD: _COLUMNS}
+        """Four columns (see :data:`evalkit.metrics.directional.COLUMNS`), and two for the size."""
+        return {HEAD: _COLUMNS, IMAGE_SIZE: 2}
 
     def __call__(self, index: IndexArray, heads: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
-        """Return float32 ``[n, 4]`` rows for int64 ``index`` ``[n]``.
+        """Return float32 ``[n, d]`` rows for int64 ``index`` ``[n]``; one reading makes all heads.
 
         Raises:
             UsageError: an unknown head.
             InvalidInputError: an image cannot be used, or a feature is not finite or zero.
         """
         for head in heads:
-            if head != HEAD:
-                raise UsageError(f"the probe has no head {head!r}", hint=did_you_mean(head, [HEAD]))
+            if head not in self.heads:
+                raise UsageError(f"the probe has no head {head!r}", hint=did_you_mean(head, self.heads))
         batch = self._edits.read(index)
         source, edited = (self._features(images) for images in (batch.reference, batch.generated))
         direction = directional_cosine(
@@ -176,7 +183,9 @@ class DirectionalProbe:
         if np.isnan(similarities).any():
             raise InvalidInputError("an embedding is zero", hint="are the weights of the network whole?")
         rows = np.stack([np.where(defined, direction, 0.0), defined, *similarities], axis=1)
-        return {HEAD: rows.astype(np.float32)}
+        sizes = np.array([image.shape[1:] for image in batch.generated], dtype=np.float32)
+        made = {HEAD: rows.astype(np.float32), IMAGE_SIZE: sizes}
+        return {head: made[head] for head in heads}
 
     def _features(self, images: Sequence[Tensor]) -> NDArray[np.float32]:
         rows = np.empty((len(images), self._extractor.heads[_IMAGE]), dtype=np.float32)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError, NotComparableError, NothingMeasuredError
-from evalkit.references.heads import HeadStatistics
+from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec, sha256_of
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from evalkit.errors import NothingMeasuredError
 from evalkit.record import MetricResult, Performance, RunRecord
@@ -29,6 +30,9 @@ from evalkit.reporting.formatting import (
 from evalkit.reporting.rendering import Cell, Column, Table
 from evalkit.spec import Scalar
 
+T = TypeVar("T")
+_CORRECTED = "bias-corrected"
+
 
 def score_table(record: RunRecord) -> Table:
     """Return the scores of one run: value ± standard error, interval, bias-corrected value, images, notes."""
@@ -42,20 +46,33 @@ def score_table(record: RunRecord) -> Table:
     results = record.results
     if any(map(has_small_sample, results)):  # the kernel distance is unbiased at any number of images
         results = tuple(sorted(results, key=lambda result: not is_kernel(result.metric)))
-    rows = tuple(_score_row(r, footnotes, several_heads=counts[r.metric] > 1) for r in results)
+    rows: list[Sequence[Cell]] = [
+        _score_row(r, footnotes, several_heads=counts[r.metric] > 1) for r in results
+    ]
     levels = sorted({result.ci.level for result in record.results if result.ci})
     level = f"{levels[0]:.0%} interval".replace("%", " %") if len(levels) == 1 else "interval"
-    titles = ("value", level, "bias-corrected", "N", "notes")
+    columns: Sequence[Column] = [
+        Column("metric", "left"),
+        *map(Column, ("value", level, _CORRECTED, "N")),
+        Column("notes", "left"),
+    ]
+    if all(result.bias_corrected is None for result in results):
+        empty = [column.title for column in columns].index(_CORRECTED)
+        columns, rows = _without(columns, empty), [_without(row, empty) for row in rows]
     footnotes.add(record.warnings)
     return Table(
         title=_title(record),
-        columns=(Column("metric", "left"), *map(Column, titles[:-1]), Column(titles[-1], "left")),
-        rows=rows,
+        columns=tuple(columns),
+        rows=tuple(map(tuple, rows)),
         facts=tuple(_facts(record)),
         legend=legend(record.results, level=level),
         notes=footnotes.notes(),
         data=tuple(_score_data(record, result) for result in results),
     )
+
+
+def _without(cells: Sequence[T], position: int) -> Sequence[T]:
+    return (*cells[:position], *cells[position + 1 :])
 
 
 def _score_row(result: MetricResult, footnotes: Footnotes, *, several_heads: bool) -> tuple[Cell, ...]:

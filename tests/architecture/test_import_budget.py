@@ -27,7 +27,10 @@ def _heavy_after(code: str) -> set[str]:
         "import evalkit.extractors.facts",
         "import evalkit.cli.main; evalkit.cli.main.run(['--help'])",
         "import evalkit.cli.main; evalkit.cli.main.run(['list', 'protocols'])",
+        "import evalkit.cli.main; evalkit.cli.main.run(['list', 'extractors'])",
+        "import evalkit.cli.main; evalkit.cli.main.run(['list', 'measures'])",
         "import evalkit.cli.compare",
+        "import evalkit.cli.memorisation, evalkit.cli.pairs, evalkit.cli.reference_build, evalkit.cli.score",
     ],
 )
 def test_starts_without_anything_heavy(code):

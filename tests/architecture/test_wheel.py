@@ -13,7 +13,7 @@ def test_bundled_files_lie_where_the_wheel_takes_them_from():
     assert build["packages"] == ["evalkit"]
     assert build["force-include"] == {"reference_stats": "evalkit/reference_stats"}
     bundled = {path.name for path in (ROOT / "evalkit" / "generators" / "bundled").iterdir()}
-    for name in ("cgan", "ddpm", "vae"):
+    for name in ("cgan", "ddpm", "stylegan", "vae"):
         assert {f"{name}.safetensors", f"{name}.md"} <= bundled
     assert {"cifar10-jpeg-train.safetensors", "cifar10-jpeg-test.safetensors", "INDEX.md"} <= {
         path.name for path in (ROOT / "reference_stats").iterdir()

@@ -147,15 +147,19 @@ def test_secrets_are_in_no_file(score, monkeypatch, tmp_path):
             assert b"verysecret" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["models", "metrics", "extractors", "references", "protocols", "samplers"])
+@pytest.mark.parametrize(
+    "kind", ["models", "metrics", "measures", "extractors", "references", "protocols", "samplers"]
+)
 def test_lists(kind, capsys):
     assert run(["list", kind, "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
     assert all(row["name"] for row in rows)
     if kind == "models":
-        assert {"ddpm", "vae", "cgan"} <= {row["name"] for row in rows}
+        assert {"ddpm", "vae", "cgan", "stylegan"} <= {row["name"] for row in rows}
         assert all({"family", "bundled"} <= set(row) for row in rows)
+    if kind == "extractors":
+        assert {row["name"] for row in rows if row["at_hand"]} >= {"efficientnet-lite0", "pixels"}
     assert run(["list", kind]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
 

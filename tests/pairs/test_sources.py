@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.pairs.opening import open_edits, open_pairs, read_manifest
+from evalkit.pairs.opening import open_pairs, read_manifest
 from evalkit.pairs.request import Measuring, PairsRequest
 from evalkit.pairs.sources import read_mask
-from evalkit.subjects import ImageOptions
 
 
 def gray(value: int | np.ndarray, size: tuple[int, int] = (2, 3)) -> torch.Tensor:
@@ -78,8 +77,10 @@ def test_pairs_of_several_sizes_come_in_groups(pictures):
         ([1], (1, 3, 4, 8), (1, 3, 4, 8), None),
     ]
     assert opened.pairs.names(1) == ("c.png", "d.png")
-    assert opened.manifest is not None
-    assert [row.prompt for row in opened.manifest.rows] == [None, "p", None]
+    assert opened.edits is None
+    manifest = read_manifest(pictures / "m.jsonl", allow_outside=False)
+    assert [row.prompt for row in manifest.rows] == [None, "p", None]
+    assert manifest.take([2, 1]).rows == (manifest.rows[2], manifest.rows[1])
 
 
 def test_masks_are_wanted_for_every_pair_or_none(pictures):
@@ -162,22 +163,3 @@ def test_a_manifest_that_is_no_file(tmp_path):
 def test_what_is_compared_must_be_clear(fields):
     with pytest.raises(UsageError):
         PairsRequest(**fields).check()
-
-
-def test_edits_have_a_source_and_both_prompts(pictures):
-    row = {
-        "edited": "a.png",
-        "target": "b.png",
-        "source": "b.png",
-        "prompt": "a dog",
-        "source_prompt": "a cat",
-    }
-    path = write_rows(pictures / "m.jsonl", [row, {**row, "source": "a.png"}])
-    edits = open_edits(path, options=ImageOptions())
-    assert edits.prompts == ("a dog", "a dog")
-    assert edits.source_prompts == ("a cat", "a cat")
-    both = edits.source.read(np.arange(2)).images
-    assert torch.equal(both[1], edits.edited.read(np.zeros(1, dtype=np.int64)).images[0])
-    write_rows(path, [row, {**row, "prompt": ""}])
-    with pytest.raises(InvalidInputError, match="1 of 2 rows have no prompt: line 2"):
-        open_edits(path, options=ImageOptions())

@@ -274,6 +274,13 @@ def test_error_bars_say_which_kind_they_are(make):
     assert "of the mean" not in score_table(make.record("a", jackknife)).legend
 
 
+def test_a_column_without_any_value_is_left_out(make):
+    table = score_table(make.record("a", make.result("psnr", 1.0, 0.1), make.result("ssim", 1.0, 0.1)))
+    assert [c.title for c in table.columns] == ["metric", "value", "95 % interval", "N", "notes"]
+    assert texts(table.rows[0])[3] == "1,024"
+    assert table.data[0]["bias_corrected"] is None
+
+
 def test_a_region_is_always_named(make):
     inside, whole = (make.result("ssim", 0.9, direction="higher", variant=v) for v in ("inside", "whole"))
     assert texts(score_table(make.record("a", inside)).rows[0])[0] == "ssim ↑ (inside)"
