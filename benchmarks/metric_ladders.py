@@ -8,6 +8,7 @@ what users run.
 
     python benchmarks/metric_ladders.py test.parquet --work /tmp/ladders --out benchmarks/metric_ladders.csv
     # with `--model stylegan --snapshots FOLDER` also the checkpoints of one training
+    # with `--features tests/data/ladder_features.npz` keeps features of some rungs for the test suite
     python benchmarks/metric_ladders_figure.py   # draws docs/figures/metric_ladders.png from the CSV
 """
 
@@ -21,13 +22,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy import ndimage
 
 import evalkit
+from evalkit.extraction import Job, extract, state_store
+from evalkit.extractors import build_extractor
+from evalkit.lanes import Lane
 from evalkit.record import RunRecord
 from evalkit.sample_files import write_samples
 from evalkit.seeding import stream
+from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
 
 COUNT = 1024
@@ -37,6 +43,12 @@ BLUR = (0.4, 0.6, 0.9, 1.4)  # standard deviation in pixels
 QUALITY = (60, 30, 15, 5)  # of a JPEG file
 KEPT = (8, 6, 4, 2)  # of ten classes
 RATIO = (0.8, 0.6, 0.4, 0.2)  # of the sizes of one class and the next
+
+KEPT_IMAGES = 400
+KEPT_RUNGS = (
+    "noise-0", "noise-10", "noise-40", "blur-0.6", "blur-1.4", "jpeg-30", "jpeg-5",
+    "classes-10", "classes-6", "classes-2", "imbalance-0.6", "imbalance-0.2",
+)  # fmt: skip
 
 Rung = tuple[str, float, np.ndarray, np.ndarray]  # ladder, rung, uint8 [n, 3, h, w], labels
 FIELDS = ("ladder", "rung", "position", "metric", "better", "value", "stderr", "n")
@@ -128,6 +140,26 @@ def image_ladders(path: Path, work: Path) -> Iterator[dict[str, object]]:
         yield from rows_of(record, ladder, rung, position)
 
 
+def keep_features(work: Path, out: Path) -> None:
+    """Write features of some images of the rungs that the test suite ranks, from the state of the runs."""
+    extractor = build_extractor("efficientnet-lite0")
+    kept = {}
+    for name in KEPT_RUNGS:
+        source = open_source(work / f"{name}.npz")
+        layout = ShardLayout(len(source))
+        lane = Lane.of_extractor(extractor, ["block"], state_store(work / "state", source, extractor, layout))
+        job = Job(
+            source=source, lanes=(lane,), layout=layout, batch_size=64,
+            device=torch.device("cpu"), needs_labels=True,
+        )  # fmt: skip
+        (extracted,) = extract(job, progress=lambda _n: None, stop=lambda: 0)
+        chosen = np.sort(stream(0, "block").permutation(len(source))[:KEPT_IMAGES])
+        labels = extracted.labels()
+        kept[name] = extracted.features("block")[chosen].astype(np.float16)
+        kept[f"{name} labels"] = np.zeros(0, np.int8) if labels is None else labels[chosen].astype(np.int8)
+    np.savez_compressed(out, **kept)
+
+
 def snapshot_ladder(folder: Path, model: str, work: Path) -> Iterator[dict[str, object]]:
     """Score the checkpoints of one training, worst (fewest steps) last, as in the other ladders."""
 
@@ -160,9 +192,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="stylegan")
     parser.add_argument("--snapshots", type=Path, help="folder of checkpoints with their steps in the names")
+    parser.add_argument("--features", type=Path, help="npz of features of some rungs, for tests")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = list(image_ladders(options.images, options.work))
+    if options.features is not None:
+        keep_features(options.work, options.features)
     if options.snapshots is not None:
         rows += snapshot_ladder(options.snapshots, options.model, options.work)
     with options.out.open("w", newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""Draw the report of the ladders: does each metric put the rungs in their known order?
+r"""Draw the report of the ladders: does each metric put the rungs in their known order?
 
-    python benchmarks/metric_ladders_figure.py benchmarks/metric_ladders.csv \\
+    python benchmarks/metric_ladders_figure.py benchmarks/metric_ladders.csv \
         --out docs/figures/metric_ladders.png
 
 A cell is Kendall's rank correlation between a metric and the known order, +1 where every rung is right,

@@ -378,6 +378,11 @@ class Metric(ABC):
         """
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that labels are compared with; empty for the reference's, or numbers."""
+        return ()
+
+    @property
     def variant(self) -> str:
         """What the record names beside the label, where that is not the head that was read."""
         return ""

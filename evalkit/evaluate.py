@@ -88,13 +88,14 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
     subject, extractors = job.subject, job.extractors
     references = _references(job, plan, held_out=False)
     held_out = _references(job, plan, held_out=True)
+    references |= {network: references[network].with_held_out(held) for network, held in held_out.items()}
     found = AtHand(
         images=len(subject.source),
         references=references,
         held_out=held_out,
         labelled=plan.needs_labels and is_labelled(subject),
         prompted=job.request.prompts is not None,
-        classes=subject.generator.num_classes if subject.generator else None,
+        classes=_number_of_classes(subject),
     )
     plan = plan.feasible(found, notify=job.console.note)
     prompts = (
@@ -109,6 +110,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         references=references,
         held_out=held_out,
         prompts=prompts,
+        class_names=subject.class_names,
         drawn=subject.generator is not None,
     )
     return replace(
@@ -148,6 +150,7 @@ def _probe_pass(job: _Run, planned: Planned, probe: Probe) -> Extracted:
     work = Job.of_probe(
         probe, heads=(planned.head,), count=len(job.subject.source), state=request.out / STATE_FOLDER,
         device=job.device, batch_size=request.batch_size, fresh=request.fresh,
+        subject=job.subject.source.spec.digest(),
     )  # fmt: skip
     (extracted,) = job.extract(work, f"{planned.metric.name} of {job.subject.info.id}")
     return extracted
@@ -204,6 +207,12 @@ def is_labelled(subject: Subject) -> bool:
     if subject.generator is not None:
         return subject.generator.num_classes > 0
     return subject.source.read(np.zeros(1, dtype=np.int64)).labels is not None
+
+
+def _number_of_classes(subject: Subject) -> int | None:
+    if subject.generator is not None:
+        return subject.generator.num_classes
+    return len(subject.class_names) if subject.class_names else None
 
 
 def _speed(job: _Run, plan: Plan, materials: Materials, warm: WarmUp | None) -> dict[str, Any]:

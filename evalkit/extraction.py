@@ -29,6 +29,7 @@ from evalkit.lanes import Lane, Rows, synchronise
 from evalkit.runtime import strict_numerics
 from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult, ShardStore
+from evalkit.spec import sha256_of
 
 Progress = Callable[[int], None]
 _KEY = 16
@@ -60,11 +61,15 @@ class Job:
     @classmethod
     def of_probe(
         cls, probe: Probe, *, heads: Sequence[str], count: int, state: Path, device: torch.device,
-        batch_size: int | None = None, fresh: bool = False,
+        batch_size: int | None = None, fresh: bool = False, subject: str = "",
     ) -> Self:  # fmt: skip
-        """Return the job of ``count`` rows of a probe, whose shards lie below ``state``."""
+        """Return the job of ``count`` rows of a probe, whose shards lie below ``state``.
+
+        ``subject`` tells apart what the probe's own spec may not: the digest of the source that it looks at.
+        """
         layout = ShardLayout(count)
-        store = ShardStore(state / f"{probe.spec.digest()[: 2 * _KEY]}-{layout.shard_size}")
+        key = sha256_of([probe.spec.to_json(), subject])[: 2 * _KEY]
+        store = ShardStore(state / f"{key}-{layout.shard_size}")
         return cls(
             lanes=(Lane.of_probe(probe, tuple(heads), store),),
             layout=layout,

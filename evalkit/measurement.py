@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit import numerics
 from evalkit.core import Extractor, FeatureSet, Metric, Probe, ReferenceFeatures
-from evalkit.errors import UsageError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.extraction import Extracted
 from evalkit.metrics import compute_all
 from evalkit.plan import Network, Plan, Planned
@@ -30,8 +30,9 @@ class Materials:
 
     Attributes:
         lanes: the features of each network; ``probes`` the rows of each probed metric.
-        references: real images by network; ``held_out`` those that no model was trained on.
+        references: real images by network, with the held-out ones beside them; ``held_out`` these alone.
         prompts: one for each image.
+        class_names: of the labels of the generated images, where they tell.
         drawn: the images are independent draws in index order, and not files.
     """
 
@@ -42,6 +43,25 @@ class Materials:
     references: Mapping[Network, Reference] = field(default_factory=dict)
     held_out: Mapping[Network, Reference] = field(default_factory=dict)
     prompts: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def by_class_names(features: FeatureSet, ours: tuple[str, ...] | None, theirs: tuple[str, ...]) -> FeatureSet:
+    """Return ``features`` with labels that count ``theirs`` rather than ``ours``; unchanged where unnamed.
+
+    Raises:
+        InvalidInputError: one of our classes is none of theirs.
+    """
+    if not ours or not theirs or ours == theirs or features.labels is None:
+        return features
+    unknown = [name for name in ours if name not in theirs]
+    if unknown:
+        raise InvalidInputError(
+            f"class {unknown[0]!r} of the images is none of: {', '.join(theirs[:10])}",
+            hint="name the folders of classes as the reference or the classifier does",
+        )
+    number = np.asarray([theirs.index(name) for name in ours], dtype=np.int64)
+    return replace(features, labels=tuple(number[labels] for labels in features.labels))
 
 
 def measure(
@@ -93,12 +113,21 @@ class _GeneratedSides:
         # Independent draws are cut as they come; files at random, but logits keep their order for the splits.
         contiguous = materials.drawn or metric.head == "logits"
         prefix = _prefix(metric) if metric.needs_prompts else None
-        key = (planned.network, head, contiguous, prefix)
+        names = self._class_names(planned) if metric.needs_labels else ()
+        key = (planned.network, head, contiguous, prefix, names)
         if key not in self._made:
             texts = None if prefix is None else self._texts(planned.network, prefix)
             lane = materials.lanes[planned.network]
-            self._made[key] = lane.in_blocks(head, contiguous=contiguous, texts=texts)
+            made = lane.in_blocks(head, contiguous=contiguous, texts=texts)
+            self._made[key] = by_class_names(made, materials.class_names, names)
         return self._made[key]
+
+    def _class_names(self, planned: Planned) -> tuple[str, ...]:
+        """Names of the labels that a metric compares with; empty where only their numbers are known."""
+        references = self._materials.references
+        if planned.network and planned.metric.needs_groups and planned.network in references:
+            return references[planned.network].about.class_names
+        return planned.metric.class_names
 
     def _texts(self, network: Network, prefix: str) -> NDArray[np.float32]:
         extractor = self._materials.extractors[network]
@@ -125,7 +154,7 @@ def _prefix(metric: Metric) -> str:
 
 
 class _ReferenceSides:
-    """References by head, with the held-out one beside them where it was named."""
+    """References by head; metrics that read the same get the same object."""
 
     def __init__(self, materials: Materials) -> None:
         self._materials = materials
@@ -139,10 +168,7 @@ class _ReferenceSides:
         key = (network, planned.head)
         if key not in self._made:
             dimension = materials.extractors[network].heads[planned.head]
-            reference, held = materials.references[network], materials.held_out.get(network)
-            if held is not None:
-                reference = reference.with_held_out(held)
-            self._made[key] = reference.head(planned.head, dimension=dimension)
+            self._made[key] = materials.references[network].head(planned.head, dimension=dimension)
         return self._made[key]
 
 

@@ -25,7 +25,7 @@ from evalkit.generators import SamplingOptions
 from evalkit.lanes import Lane
 from evalkit.numerics.memorisation import NEAR_QUANTILE, MemorisationTable, memorisation_table
 from evalkit.pairs.contact_sheet import Triplet, draw_sheet
-from evalkit.references import REGISTERED, load_reference, looks_like_statistics, reference_names
+from evalkit.references import REGISTERED, Reference, load_reference, looks_like_statistics, reference_names
 from evalkit.reporting.formatting import significant
 from evalkit.reporting.memorisation import MemorisationReport
 from evalkit.runtime import resolve_device
@@ -45,7 +45,8 @@ class MemorisationRequest:
     Attributes:
         training: what the model was trained on: images, a registered data set, or a reference with features.
         images: the samples, or ``model`` (with ``ckpt``) that makes ``num_samples`` of them.
-        extractor: the network whose ``head`` distances are taken in; None is its head for features.
+        extractor: the network whose ``head`` distances are taken in; None is its head for
+            features, or one that the reference keeps features of.
         near_quantile: see :func:`~evalkit.numerics.memorisation.memorisation_table`.
         out: folder of the state that a killed search resumes from.
     """
@@ -159,13 +160,14 @@ def search(request: MemorisationRequest, *, console: Console, stop: Callable[[],
     """
     request.check()
     device = resolve_device(request.device)
-    head = request.head or FACTS[request.extractor].head_for("features")
     extractor = build_extractor(request.extractor, weights=request.weights, device=str(device))
+    reference = _reference(request.training, extractor)
+    head = request.head or _default_head(request.extractor, reference, console)
     if head not in extractor.heads:
         raise UsageError(
             f"{request.extractor!r} has no head {head!r}", hint=f"one of {', '.join(extractor.heads)}"
         )
-    work = _Work(request, extractor, head, device, console, stop)
+    work = _Work(request, extractor, head, reference, device, console, stop)
     training = work.training()
     label, source = work.samples()
     generated = work.extracted(label, source)
@@ -192,6 +194,24 @@ def search(request: MemorisationRequest, *, console: Console, stop: Callable[[],
     return Search(generated, training, report)
 
 
+def _reference(name: str, extractor: Extractor) -> Reference | None:
+    """The reference that ``name`` stands for; None where there are images to read."""
+    path = Path(name)
+    images = name not in reference_names() and path.exists() and not looks_like_statistics(path)
+    return None if images or name in REGISTERED else load_reference(name, extractor=extractor.spec)
+
+
+def _default_head(extractor: str, reference: Reference | None, console: Console) -> str:
+    """The head for features, or where a reference keeps none of it, the first that it keeps features of."""
+    facts = FACTS[extractor]
+    usual, known = facts.head_for("features"), reference.heads if reference else {}
+    kept = [name for name, _ in facts.heads if name in known and known[name].has_bank]
+    if reference is None or usual in kept or not kept:
+        return usual
+    console.note(f"--head {kept[0]}: reference {reference.name!r} keeps no features of head {usual!r}")
+    return kept[0]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Work:
     """What stays the same through a search."""
@@ -199,6 +219,7 @@ class _Work:
     request: MemorisationRequest
     extractor: Extractor
     head: str
+    reference: Reference | None
     device: torch.device
     console: Console
     stop: Callable[[], int]
@@ -218,10 +239,8 @@ class _Work:
         source = self._opened(request.images)
         wanted = request.num_samples or len(source)
         if wanted > len(source):
-            raise UsageError(
-                f"{request.images} holds {len(source)} images, fewer than the {wanted} asked for",
-                hint=f"--num-samples {len(source)}",
-            )
+            few = f"{request.images} holds {len(source)} images, fewer than the {wanted} asked for"
+            raise UsageError(few, hint=f"--num-samples {len(source)}")
         used = source if wanted == len(source) else SubsetSource(source, wanted, request.seed)
         return identifier_from(request.images), used
 
@@ -230,11 +249,8 @@ class _Work:
         name = self.request.training
         if name in REGISTERED:
             return self.extracted(name, REGISTERED[name].open())
-        path = Path(name)
-        if name not in reference_names() and path.exists() and not looks_like_statistics(path):
-            return self.extracted(identifier_from(path), self._opened(path))
-        reference = load_reference(name, extractor=self.extractor.spec)
-        reference.check_extractor(self.extractor.spec)
+        if (reference := self.reference) is None:
+            return self.extracted(identifier_from(Path(name)), self._opened(Path(name)))
         kept = reference.head(self.head).kept
         if kept is None:
             others = [head for head, known in reference.heads.items() if known.has_bank]
@@ -263,14 +279,8 @@ class _Work:
         return Side(label, source, done.features(self.head), index, layout.count)
 
     def _opened(self, path: Path) -> ImageSource:
-        options = self.request.image_options
-        return open_source(
-            path,
-            policy=options.policy,
-            workers=options.workers,
-            on_bad=options.on_bad,
-            max_bad=options.max_bad,
-        )
+        o = self.request.image_options
+        return open_source(path, policy=o.policy, workers=o.workers, on_bad=o.on_bad, max_bad=o.max_bad)
 
 
 def _identical(generated: Side, training: Side, table: MemorisationTable) -> NDArray[np.bool_] | None:

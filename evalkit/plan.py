@@ -59,6 +59,21 @@ class PlanRequest(Protocol):
         ...
 
     @property
+    def held_out(self) -> str | None:
+        """Name or path of the held-out reference."""
+        ...
+
+    @property
+    def prompts(self) -> Path | None:
+        """File of prompts."""
+        ...
+
+    @property
+    def attributes(self) -> str | None:
+        """Attribute classifiers."""
+        ...
+
+    @property
     def report_at(self) -> int | None:
         """Number of images at which the Fréchet distance is predicted."""
         ...
@@ -128,9 +143,12 @@ class Plan:
 
     @property
     def headline(self) -> Network:
-        """The network that the protocol names, or the first of those asked for."""
+        """The network that the protocol names, or else the first by name of those asked for."""
         own = Network(self.preset.extractor, self.preset.extractor_preset)
-        return own if own in self.networks or not self.networks else self.networks[0]
+        if own in self.networks or not self.networks:
+            return own
+        # By name, so that the order in which metrics were asked for does not move the fingerprint.
+        return min(self.networks, key=lambda network: (network.extractor, network.preset or ""))
 
     def of(self, network: Network) -> tuple[Planned, ...]:
         """Metrics that read a network."""
@@ -233,6 +251,11 @@ def _check_feasible(planned: Planned, found: AtHand) -> None:
             f"{metric.name} compares {found.classes} classes with {dimension} logits of other ones",
             hint="--metrics cifar10-accuracy, or --param accuracy.classifier=FILE for classes of your own",
         )
+    if metric.needs_prompts and network and not FACTS[network.extractor].encodes_text:
+        raise UsageError(
+            f"{metric.name} needs a network that reads text, and {network.extractor} does not",
+            hint=f"ask for {metric.name}:clip-vit-b-32",
+        )
     if metric.needs_prompts and not found.prompted:
         raise UsageError(
             f"{metric.name} needs a prompt for each image", hint="--prompts FILE, one line an image"
@@ -272,10 +295,18 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
         UsageError: an unknown protocol, metric, parameter, head or extractor.
     """
     preset, note = _auto(request) if protocol == "auto" else (PROTOCOLS[protocol], "")
-    roles = _roles(request.params)
+    roles = _roles(preset, request.params)
     everything = request.metrics == (EVERYTHING,)
+    if EVERYTHING in request.metrics and not everything:
+        raise UsageError(f"--metrics {EVERYTHING} stands alone", hint="every metric at hand is among them")
     chosen = (
-        select_everything(preset, roles=roles, probed=OFFLINE_DISTANCE)
+        select_everything(
+            preset,
+            roles=roles,
+            params=request.params,
+            probed=OFFLINE_DISTANCE,
+            separable=request.attributes is not None,
+        )
         if everything
         else select(preset, request.metrics, roles=_with_pairs(roles), params=request.params)
     )
@@ -285,6 +316,8 @@ def make_plan(protocol: str, *, request: PlanRequest, notify: Callable[[str], No
     if note and any(network.extractor == preset.extractor for network in plan.networks):
         notify(note)
     _check_weights(plan, request)
+    if not everything:
+        _check_flags(plan, request)
     return plan
 
 
@@ -293,10 +326,14 @@ def _with_pairs(roles: Mapping[str, str]) -> Mapping[str, str]:
     return {**dict.fromkeys(METRICS, "pair"), **roles}
 
 
-def _roles(params: Mapping[str, Mapping[str, Scalar]]) -> dict[str, str]:
-    """Role of the head that each metric of ``score`` reads, with the user's parameters."""
+def _roles(preset: Preset, params: Mapping[str, Mapping[str, Scalar]]) -> dict[str, str]:
+    """Role of the head that each metric of ``score`` reads, with the protocol's and the user's parameters."""
+    # Together: a parameter alone may mean nothing, such as a size of subsets without their number.
+    given = {request.metric: dict(request.params) for request in preset.metrics}
     return {
-        name: _built(name, params.get(name, {})).head for name in METRICS if METRICS[name].reads != "pairs"
+        name: _built(name, {**given.get(name, {}), **params.get(name, {})}).head
+        for name in METRICS
+        if METRICS[name].reads != "pairs"
     }
 
 
@@ -341,8 +378,25 @@ def _planned(preset: Preset, wanted: MetricRequest, request: PlanRequest) -> Pla
     return Planned(metric, wanted.head, network, wanted.label)
 
 
+def _check_flags(plan: Plan, request: PlanRequest) -> None:
+    """Refuse what was asked for and nothing reads."""
+    metrics = [planned.metric for planned in plan.metrics]
+    unused = {
+        "--attributes": request.attributes is not None and not any(m.reads == "latents" for m in metrics),
+        "--held-out": request.held_out is not None and not any(m.needs_held_out for m in metrics),
+        "--prompts": request.prompts is not None and not any(m.needs_prompts for m in metrics),
+        "--report-at": request.report_at is not None and not any(m.name == "fd" for m in metrics),
+    }
+    for flag, is_unused in unused.items():
+        if is_unused:
+            names = ", ".join(dict.fromkeys(metric.name for metric in metrics))
+            raise UsageError(f"{flag} is not used: none of {names} reads it", hint="see docs/metrics.md")
+
+
 def _check_weights(plan: Plan, request: PlanRequest) -> None:
     used = {network.extractor for network in plan.networks}
+    if request.attributes is not None:
+        used.add(extractor_of_attributes(request.attributes))
     for name in request.weights:
         if name in PROBE_WEIGHTS and plan.probed:
             continue
@@ -353,6 +407,11 @@ def _check_weights(plan: Plan, request: PlanRequest) -> None:
                 f"--weights {name}=… is not used: the metrics read {', '.join(sorted(used)) or 'no network'}",
                 hint="add --protocol standard" if name == "inception-v3" else None,
             )
+
+
+def extractor_of_attributes(attributes: str) -> str:
+    """Return the extractor that ``FILE@extractor/head`` names, or nothing."""
+    return attributes.rpartition("@")[2].partition("/")[0] if "@" in attributes else ""
 
 
 def _auto(request: PlanRequest) -> tuple[Preset, str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from evalkit.core import Generator, Metric, Probe
+from evalkit.core import Generator, LatentGenerator, Metric, Probe
 from evalkit.errors import OfflineError, UsageError
 from evalkit.metrics.path_length import PerceptualPathLength
 from evalkit.perceptual import ImageDistance, build_pair_measure
-from evalkit.plan import OFFLINE_DISTANCE, Plan, Planned
+from evalkit.plan import OFFLINE_DISTANCE, Plan, Planned, extractor_of_attributes
 from evalkit.probes import load_attributes, path_probe, separability_probe
+from evalkit.probes.latents import require_latents
 from evalkit.request import ScoreRequest
 from evalkit.spec import Spec
 from evalkit.subjects import Subject
@@ -62,7 +63,9 @@ def with_probes(
             kept.append(planned)
             continue
         try:
-            metric, built = _build(planned, subject, request=request, device=device)
+            metric, built = _build(
+                planned, subject, request=request, device=device, plan_is_explicit=plan.explicit
+            )
         except (UsageError, OfflineError) as error:
             if plan.explicit:
                 raise
@@ -75,13 +78,15 @@ def with_probes(
 
 
 def _build(
-    planned: Planned, subject: Subject, *, request: ScoreRequest, device: torch.device
+    planned: Planned, subject: Subject, *, request: ScoreRequest, device: torch.device, plan_is_explicit: bool
 ) -> tuple[Metric, BuiltProbe]:
     if subject.generator is None:
         raise UsageError(
             f"{planned.metric.name} walks through a model's latent space; images have none",
             hint="--model NAME",
         )
+    if not plan_is_explicit and isinstance(planned.metric, PerceptualPathLength):
+        planned = replace(planned, metric=_in_a_space_at_hand(planned.metric, subject.generator))
     make = _paths if planned.metric.reads == "paths" else _latents
     return make(planned, subject.generator, request=request, device=device)
 
@@ -93,6 +98,7 @@ def _paths(
     metric = planned.metric
     if not isinstance(metric, PerceptualPathLength):
         raise UsageError(f"{metric.name} is no path length")
+    _check_space(metric, generator)  # before half a gigabyte of weights is asked for
     try:
         distance = build_pair_measure(name, weights=request.weights, device=str(device))
     except OfflineError as error:
@@ -116,6 +122,21 @@ def _paths(
     return planned.metric, BuiltProbe(probe, distance.spec, f"{planned.metric.name}{suffix}")
 
 
+def _check_space(metric: PerceptualPathLength, generator: Generator) -> None:
+    try:
+        require_latents(generator, spaces=(metric.space,), metric="the perceptual path length")
+    except UsageError as error:
+        spaces = getattr(generator, "spaces", ())
+        hint = f"--param {metric.name}.space={spaces[0]}" if spaces else error.hint
+        raise UsageError(error.message, hint=hint) from error
+
+
+def _in_a_space_at_hand(metric: PerceptualPathLength, generator: Generator) -> PerceptualPathLength:
+    """Where everything was asked for, a generator without w is measured in z."""
+    spaces = generator.spaces if isinstance(generator, LatentGenerator) else ()
+    return metric if not spaces or metric.space in spaces else replace(metric, space=spaces[0])
+
+
 def _latents(
     planned: Planned, generator: Generator, *, request: ScoreRequest, device: torch.device
 ) -> tuple[Metric, BuiltProbe]:
@@ -124,7 +145,12 @@ def _latents(
             f"{planned.metric.name} needs attribute classifiers",
             hint="--attributes pkg.mod:make, or a file of tensors",
         )
-    attributes = load_attributes(request.attributes, names=request.attribute_names, device=str(device))
+    attributes = load_attributes(
+        request.attributes,
+        names=request.attribute_names,
+        device=str(device),
+        weights=request.weights.get(extractor_of_attributes(request.attributes)),
+    )
     probe = separability_probe(generator, seed=request.seed, attributes=attributes)
     metric = planned.metric
     metric = type(metric)(**{**dict(metric.spec.params), "attributes": len(attributes.names)})

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.core import ImageSource
+from evalkit.core import ImageSource, IndexArray
 from evalkit.errors import InvalidInputError, UsageError
+from evalkit.sources.encoded import EncodedImages
 from evalkit.sources.subset import SubsetSource
 
 _LONGEST = 10_000
@@ -40,5 +41,11 @@ def read_prompts(path: Path | None, source: ImageSource, *, found: int) -> tuple
             hint="one line for each image, in order",
         )
     index = np.arange(len(source), dtype=np.int64)
-    positions = source.positions(index) if isinstance(source, SubsetSource) else index
-    return tuple(lines[position] for position in positions)
+    return tuple(lines[position] for position in _positions(source, index))
+
+
+def _positions(source: ImageSource, index: IndexArray) -> IndexArray:
+    """Where the images lie among all that were found: before rejects and subsets were taken out."""
+    if isinstance(source, SubsetSource):
+        return _positions(source.source, source.positions(index))
+    return source.positions(index) if isinstance(source, EncodedImages) else index

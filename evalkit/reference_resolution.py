@@ -94,7 +94,7 @@ def open_named_source(
     )
 
 
-def resolve_reference(
+def resolve_reference(  # noqa: PLR0913 - what a reference must hold, by keyword
     name: str,
     *,
     extractor: Extractor,

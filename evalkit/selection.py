@@ -6,7 +6,7 @@ preparation of another tool), or a published name: ``cmmd``, ``clip-fid``, ``sfi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evalkit.errors import UsageError
@@ -72,6 +72,47 @@ def select(
         UsageError: an unknown metric, extractor, preset or head, or parameters of a metric not asked for.
     """
     chosen = [_parse(preset, name, roles) for name in names] if names else list(preset.metrics)
+    return _with_params(chosen, params)
+
+
+def select_everything(
+    preset: Preset,
+    *,
+    roles: Mapping[str, str],
+    params: Mapping[str, Mapping[str, Scalar]],
+    probed: str,
+    separable: bool,
+) -> tuple[MetricRequest, ...]:
+    """Return the protocol's metrics, then every other one that its network or a probe can serve.
+
+    Args:
+        preset: the protocol.
+        roles: role of the head that each registered metric reads.
+        params: parameters by metric name.
+        probed: the distance that path lengths measure with.
+        separable: whether there are attribute classifiers.
+
+    Raises:
+        UsageError: parameters of a metric that is not among them.
+    """
+    served = {role for role, _ in FACTS[preset.extractor].roles}
+    named = {request.metric: request for request in NAMED.values() if request.extractor == preset.extractor}
+    others = []
+    for name in sorted(set(roles) - {request.metric for request in preset.metrics}):
+        if name in named and name not in params:
+            others.append(named[name])
+        elif roles[name] in served:
+            others.append(MetricRequest(name, _own_head(preset, name, roles)))
+        elif roles[name] == "distance":
+            others.append(MetricRequest(name, "distance", extractor=probed))
+        elif separable:
+            others.append(MetricRequest(name, roles[name]))
+    return _with_params([*preset.metrics, *others], params)
+
+
+def _with_params(
+    chosen: Sequence[MetricRequest], params: Mapping[str, Mapping[str, Scalar]]
+) -> tuple[MetricRequest, ...]:
     for metric in params:
         if metric not in {request.metric for request in chosen}:
             raise UsageError(f"--param {metric}.… is not used: {metric!r} is not among the metrics")
@@ -84,28 +125,11 @@ def select(
     return tuple(dict.fromkeys(changed))
 
 
-def select_everything(preset: Preset, *, roles: Mapping[str, str], probed: str) -> tuple[MetricRequest, ...]:
-    """Return the protocol's metrics, then every other one that its network or a probe can serve.
-
-    Args:
-        preset: the protocol.
-        roles: role of the head that each registered metric reads.
-        probed: the distance that path lengths measure with.
-    """
-    own = {request.metric for request in preset.metrics}
-    served = {role for role, _ in FACTS[preset.extractor].roles}
-    others = []
-    for name in sorted(set(roles) - own):
-        if roles[name] in served:
-            others.append(MetricRequest(name, _own_head(preset, name, roles)))
-        elif roles[name] == "distance":
-            others.append(MetricRequest(name, "distance", extractor=probed))
-    return (*preset.metrics, *others)
-
-
 def _parse(preset: Preset, text: str, roles: Mapping[str, str]) -> MetricRequest:
-    name, _, head = text.partition("@")
-    name, _, network = name.partition(":")
+    name, at, head = text.partition("@")
+    name, colon, network = name.partition(":")
+    if (at and not head) or (colon and not network):
+        raise UsageError(f"metric {text!r} ends too early", hint="METRIC, METRIC@HEAD or METRIC:EXTRACTOR")
     if not network and name in NAMED:
         named = NAMED[name]
         return replace(named, head=head or named.head)
@@ -136,7 +160,7 @@ def _canonical(preset: Preset, name: str, network: str, roles: Mapping[str, str]
             hint=f"ask for {_INCEPTION_NAMES[name]!r}, or add --protocol standard",
         )
     if name not in roles:
-        raise UsageError(f"unknown metric {name!r}", hint=did_you_mean(name, [*roles, *NAMED]))
+        raise UsageError(f"unknown metric {name!r}", hint=did_you_mean(name, {*roles, *NAMED}))
     return name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,10 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
-    """The images of one side, and what the record says about where they come from."""
+    """The images of one side, and what the record says about where they come from.
+
+    ``class_names`` are those of the labels 0..k-1, where the images tell.
+    """
 
     info: ModelInfo
     source: ImageSource
@@ -45,6 +49,7 @@ class Subject:
     generator: Generator | None = None
     sampling: SamplingInfo | None = None
     rejected: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
 
 def open_generator(
@@ -62,7 +67,7 @@ def open_generator(
     native = model in GENERATOR_FACTS
     # A callable's own spec may say little; where it is imported from and its checkpoint tell it apart.
     digest = file_sha256(ckpt) if ckpt and not native else generator.spec.sha256
-    source = GeneratedSource(generator, count, seed, origin="" if native else f"{model} {digest or ''}")
+    source = GeneratedSource(generator, count, seed, origin="" if native else callable_origin(model, digest))
     first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
     settings = dict(generator.spec.params)
     steps, guidance = settings.get("steps"), settings.get("guidance")
@@ -87,6 +92,17 @@ def open_generator(
     return Subject(info=info, source=source, found=count, generator=generator, sampling=sampling)
 
 
+def callable_origin(path: str, checkpoint: str | None) -> str:
+    """Return what tells somebody's own model apart: import path, checkpoint digest, digest of its module.
+
+    A changed module is another model; what it imports in turn is not looked at.
+    """
+    module = sys.modules.get(path.partition(":")[0])  # it was imported when the model was built
+    file = getattr(module, "__file__", None)
+    code = file_sha256(Path(file)) if file and Path(file).is_file() else ""
+    return f"{path} {checkpoint or ''} {code}"
+
+
 def open_images(
     path: Path, *, options: ImageOptions, name: str | None, count: int | None, default_count: int, seed: int,
     notify: Notify,
@@ -98,7 +114,7 @@ def open_images(
     Raises:
         InvalidInputError: fewer images than asked for.
     """
-    opened, rejects = _open_images(path, options)
+    opened, rejects, class_names = _open_images(path, options)
     found = len(opened)
     if count is not None and count > found:
         raise InvalidInputError(
@@ -123,16 +139,20 @@ def open_images(
         sha256=opened.spec.sha256,
     )
     rejected = tuple(f"{r.name}: {r.reason}" for r in rejects)
-    return Subject(info=info, source=source, found=found + len(rejected), rejected=rejected)
+    return Subject(
+        info=info, source=source, found=found + len(rejected), rejected=rejected, class_names=class_names
+    )
 
 
-def _open_images(path: Path, options: ImageOptions) -> tuple[ImageSource, Sequence[Rejected]]:
+def _open_images(
+    path: Path, options: ImageOptions
+) -> tuple[ImageSource, Sequence[Rejected], tuple[str, ...] | None]:
     if str(path) in REGISTERED and not path.exists():
-        return REGISTERED[str(path)].open(), ()
+        return REGISTERED[str(path)].open(), (), None
     opened = open_source(
         path, policy=options.policy, workers=options.workers, on_bad=options.on_bad, max_bad=options.max_bad
     )
-    return opened, opened.rejected
+    return opened, opened.rejected, opened.class_names
 
 
 def identifier_from(path: Path) -> str:

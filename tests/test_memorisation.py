@@ -13,8 +13,9 @@ from PIL import Image
 from evalkit.cli.memorisation import memorisation
 from evalkit.console import Silent
 from evalkit.errors import NothingMeasuredError, UsageError
-from evalkit.memorisation import MemorisationRequest, search
+from evalkit.memorisation import MemorisationRequest, _default_head, _Work, search
 from evalkit.numerics.memorisation import memorisation_table
+from evalkit.references import load_reference
 from evalkit.reporting.memorisation import write_table
 
 TRAINING, SAMPLES = 40, 12
@@ -143,7 +144,7 @@ def test_the_sheet_shows_pairs_even_of_other_sizes(tmp_path, request_, pictures)
     assert other.write_pairs(tmp_path / "other.png", count=2) == 2
 
 
-def test_a_reference_of_features_will_do_but_says_what_it_misses(request_, tmp_path):
+def test_a_reference_of_features_will_do_but_says_what_it_misses(request_, tmp_path, monkeypatch):
     request = replace(
         request_, training="cifar10-jpeg-train", images=None, model="vae", num_samples=16,
         extractor="efficientnet-lite0", head="block",
@@ -156,9 +157,31 @@ def test_a_reference_of_features_will_do_but_says_what_it_misses(request_, tmp_p
     assert found.report.generated_names[3] == "3"
     with pytest.raises(UsageError, match="not at hand"):
         found.write_pairs(tmp_path / "pairs.png", count=2)
+    monkeypatch.setattr(_Work, "samples", lambda _: pytest.fail("sampled before the check"))
     with pytest.raises(NothingMeasuredError, match="no features of head 'pooled'") as refusal:
-        search(replace(request, head=None), console=Silent())
+        search(replace(request, head="pooled"), console=Silent())
     assert refusal.value.hint == "--head block"
+
+
+def test_the_head_is_one_that_the_reference_keeps(request_):
+    request = replace(
+        request_, training="cifar10-jpeg-train", images=None, model="vae", num_samples=16,
+        extractor="efficientnet-lite0", head=None,
+    )  # fmt: skip
+    notes = Notes()
+    assert search(request, console=notes).report.head == "block"
+    assert any(note.startswith("--head block: reference") and "'pooled'" in note for note in notes.notes)
+
+
+def test_the_head_for_features_is_preferred():
+    reference = load_reference("cifar10-jpeg-train")
+    notes = Notes()
+    bank = reference.heads["block"].kept
+    both = reference.with_banks({name: bank for name in reference.heads})
+    assert "pooled" in both.heads
+    assert _default_head("efficientnet-lite0", both, notes) == "pooled"
+    assert _default_head("efficientnet-lite0", None, notes) == "pooled"
+    assert notes.notes == []
 
 
 @pytest.mark.parametrize(

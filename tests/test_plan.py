@@ -65,3 +65,12 @@ def test_each_head_is_extracted_once(notes, protocol, metrics, heads):
     plan = make_plan(protocol, request=ScoreRequest(model="ddpm", metrics=metrics), notify=notes.append)
     assert plan.heads(plan.headline) == heads
     assert plan.networks == (plan.headline,)
+
+
+def test_a_parameter_joins_the_protocols_own(notes):
+    request = ScoreRequest(model="ddpm", metrics=("kd",), params={"kd": {"subset_size": 50}})
+    (kernel,) = make_plan("standard", request=request, notify=notes.append).metrics
+    assert dict(kernel.metric.spec.params) == {"subset_size": 50, "subsets": 100}
+    with pytest.raises(UsageError, match="draws no subsets of 50") as caught:
+        make_plan("pixels", request=request, notify=notes.append)
+    assert caught.value.hint == "add --param kd.subsets=100"

@@ -54,7 +54,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Network whose features tell what is alike; see `evalkit list extractors`.",
 )
-@click.option("--head", metavar="NAME", help="Head of the network; the one for features by default.")
+@click.option(
+    "--head",
+    metavar="NAME",
+    help="Head of the network; by default the one for features, or one that a reference keeps.",
+)
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights of the network from a file."
 )

@@ -42,7 +42,7 @@ def train(
     device: str,
     threads: int | None,
 ) -> None:
-    """Train RECIPE (ddpm, cgan, stylegan or vae) again; continues where an earlier run in the same folder stopped.
+    """Train RECIPE (ddpm, cgan, stylegan, vae) again; continues where a run in the same folder stopped.
 
     \b
     evalkit train vae --data train.parquet --out runs/vae

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -18,6 +19,8 @@ from evalkit.metrics.scoring import check_count, duplicate_warnings
 from evalkit.numerics.logistic import true_class_rank
 from evalkit.numerics.sample_mean import sample_mean
 from evalkit.spec import Better, Score, Spec
+
+_LONGEST_NAME = 100
 
 
 @METRICS.register("accuracy")
@@ -63,15 +66,30 @@ class ClassAccuracy(Metric):
     def spec(self) -> Spec:
         """Name and parameters; of a classifier in a file the file's name and digest, not its path."""
         chosen = self._classifier
-        name = self.classifier.replace("\\", "/").rpartition("/")[2]
-        return Spec.of(
-            "metric", self.name, sha256=chosen.sha256 if chosen else None, classifier=name, k=self.k
-        )
+        digest = chosen.sha256 if chosen else None
+        return Spec.of("metric", self.name, sha256=digest, classifier=self._file_name, k=self.k)
+
+    @property
+    def variant(self) -> str:
+        """The classifier, and the number of guesses beyond one: ``cifar10``, ``cifar10-top5``, ``top5``."""
+        # A record takes identifiers only: a letter or digit first, then few other characters.
+        stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", self._file_name.removesuffix(".safetensors")).lstrip("._+-")
+        name = stem[:_LONGEST_NAME] or ("classifier" if self.classifier else "")
+        return "-".join(filter(None, (name, f"top{self.k}" if self.k > 1 else "")))
 
     @property
     def head(self) -> str:
         """It reads logits, or the features that its classifier was trained on."""
         return "features" if self.classifier else "logits"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the classifier."""
+        return self._classifier.classes if self._classifier else ()
+
+    @property
+    def _file_name(self) -> str:
+        return self.classifier.replace("\\", "/").rpartition("/")[2]
 
     @property
     def _classifier(self) -> LinearClassifier | None:

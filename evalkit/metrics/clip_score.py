@@ -74,8 +74,8 @@ class ClipScore(Metric):
                 f"clip-score cannot clamp {self.clamp!r}",
                 hint=did_you_mean(self.clamp, ["each", "mean", "none"]),
             )
-        if not self.scale > 0:
-            raise UsageError(f"the scale of clip-score must be above 0, not {self.scale}")
+        if not 0 < self.scale < float("inf"):
+            raise UsageError(f"the scale of clip-score must be a positive number, not {self.scale}")
 
     @property
     def spec(self) -> Spec:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics.gaussian_mmd import gaussian_sums
@@ -61,9 +61,7 @@ class GaussianKernelDistance(Metric):
 
     def __post_init__(self) -> None:
         if not all(number > 0 and math.isfinite(number) for number in (self.sigma, self.scale)):
-            raise InvalidInputError(
-                f"cmmd needs a positive sigma and scale, not {self.sigma} and {self.scale}"
-            )
+            raise UsageError(f"cmmd needs a positive sigma and scale, not {self.sigma} and {self.scale}")
 
     @property
     def spec(self) -> Spec:

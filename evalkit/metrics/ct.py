@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.authenticity import part_of_training
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
@@ -55,6 +55,14 @@ class DataCopying(Metric):
     components: int = 64
     more_than: int = 20
 
+    def __post_init__(self) -> None:
+        if self.cells < 1 or self.components < 1 or self.more_than < 0:
+            raise UsageError(
+                f"ct has no {self.cells} cells of {self.components} components with more than "
+                f"{self.more_than} images",
+                hint="cells and components are at least 1, more_than at least 0",
+            )
+
     @property
     def spec(self) -> Spec:
         """Name, partition and the size of a cell that takes part."""
@@ -79,11 +87,9 @@ class DataCopying(Metric):
 
         Raises:
             NothingMeasuredError: there is no reference, it holds moments only, or there is no held-out one.
-            InvalidInputError: a parameter out of range, too few images, features that are not finite, or a
-                cell without held-out images.
+            InvalidInputError: too few images, features that are not finite, or a cell without held-out
+                images.
         """
-        if self.cells < 1 or self.components < 1 or self.more_than < 0:
-            raise InvalidInputError("cells and components are at least 1, more_than at least 0")
         training = required(reference, self.name)
         held_out = training.held_out.bank
         check_count(generated.count, minimum=self.minimum_images, metric=self.name)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.authenticity import part_of_training
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
@@ -56,6 +56,10 @@ class FeatureLikelihoodDivergence(Metric):
 
     size: int = 10_000
 
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise UsageError(f"size of fld must be at least 2, not {self.size}")
+
     @property
     def spec(self) -> Spec:
         """Name and the most images that are used."""
@@ -73,10 +77,9 @@ class FeatureLikelihoodDivergence(Metric):
 
         Raises:
             NothingMeasuredError: there is no reference, it holds moments only, or there is no held-out one.
-            InvalidInputError: a parameter out of range, too few images, or features that are not finite.
+            InvalidInputError: too few images, features that are not finite, or training images of which more
+                than half are exact duplicates.
         """
-        if self.size < 2:
-            raise InvalidInputError(f"size must be at least 2, not {self.size}")
         training = required(reference, self.name)
         held_out = training.held_out.bank
         check_count(generated.count, minimum=2, metric=self.name)
@@ -119,6 +122,11 @@ def _warnings(estimate: LikelihoodEstimate, *, few_training: bool) -> tuple[str,
     warnings = []
     if few_training:
         warnings.append("fewer than two training images for each generated one: too low beside other scores")
+    if estimate.repeated:
+        warnings.append(
+            f"{estimate.repeated} training images are exact duplicates of others: the baseline is fitted to "
+            "copies, and the score too low"
+        )
     if max(estimate.value.divergence, -estimate.value.generalisation_gap) > MEMORISED:
         warnings.append("so high a value is what copies of training images give: see `evalkit memorisation`")
     if estimate.without and not estimate.refitted:

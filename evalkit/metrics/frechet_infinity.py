@@ -11,7 +11,7 @@ import numpy as np
 
 from evalkit.accumulators.moments import MomentsAccumulator
 from evalkit.core import About, FeatureSet, FloatArray, IndexArray, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics import GaussianFactor, frechet_distance_to, gaussian_factor
@@ -48,7 +48,8 @@ class FrechetInfinity(Metric):
         values="About 0 (also below) for a perfect model; no upper bound.",
         pitfalls="The bias is a line in 1/N only where N is many times the dimension: on real features the "
         "limit is 8 % too low at 4 images a dimension and 1 % at 10. The reference's own error stays in it. "
-        "The bias-corrected value of fd is closer at small N, and cheaper.",
+        "The bias-corrected value of fd is closer at small N, and cheaper. Of a model next to perfect the "
+        "interval is up to 1.5 times too wide: cautious.",
         cost="n d^2 for the moments and a few d^3 a point, once for the value and once for each block.",
         source="Chong & Forsyth 2020, section 3.1 (FID-infinity, without quasi-random latents).",
     )
@@ -61,9 +62,9 @@ class FrechetInfinity(Metric):
 
     def __post_init__(self) -> None:
         if self.points < 2:
-            raise InvalidInputError(f"fd-infinity needs at least 2 points, not {self.points}")
+            raise UsageError(f"fd-infinity needs at least 2 points, not {self.points}")
         if not 0 < self.fraction < 1:
-            raise InvalidInputError(f"fraction lies between 0 and 1, not at {self.fraction}")
+            raise UsageError(f"fraction of fd-infinity lies between 0 and 1, not at {self.fraction}")
 
     @property
     def spec(self) -> Spec:

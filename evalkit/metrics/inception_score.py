@@ -8,11 +8,14 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
 from evalkit.numerics import inception_score_blocks
 from evalkit.spec import Better, Scalar, Score, Spec
+
+SPLITS = 10
+"""As published (Salimans et al. 2016)."""
 
 
 @METRICS.register("is")
@@ -46,13 +49,24 @@ class InceptionScoreMetric(Metric):
         {"ranks_fidelity", "ranks_diversity", "ignores_reference", "at_least_one"}
     )
 
-    splits: int = 10
+    splits: int = SPLITS
     chunk_size: int | None = None
     shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.splits < 1 or (self.chunk_size is not None and self.chunk_size < 1):
-            raise InvalidInputError("an inception score needs splits and chunk_size of 1 or more")
+            raise UsageError(
+                "an inception score needs splits and chunk_size of 1 or more, "
+                f"not {self.splits} and {self.chunk_size}"
+            )
+        if self.chunk_size is not None and self.splits != SPLITS:
+            raise UsageError(
+                f"an inception score is cut into {self.splits} splits or into chunks of {self.chunk_size}, "
+                "not both",
+                hint="for splits where the protocol has chunks, add --param is.chunk_size=null",
+            )
+        if self.shuffle_seed is not None and not 0 <= self.shuffle_seed < 1 << 32:
+            raise UsageError(f"the shuffle seed of is lies from 0 to 2^32 - 1, not at {self.shuffle_seed}")
 
     @property
     def spec(self) -> Spec:

@@ -8,11 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics import kernel_distance_subsets, kernel_sums
 from evalkit.numerics.resampling import second_degree_share
 from evalkit.spec import Better, Score, Spec
+
+SUBSET_SIZE = 1000
+"""As published (Bińkowski et al. 2018)."""
 
 
 @METRICS.register("kd")
@@ -50,7 +54,18 @@ class KernelDistance(Metric):
     )
 
     subsets: int | None = None
-    subset_size: int = 1000
+    subset_size: int = SUBSET_SIZE
+
+    def __post_init__(self) -> None:
+        if self.subsets is None and self.subset_size != SUBSET_SIZE:
+            raise UsageError(
+                f"kd draws no subsets of {self.subset_size}: without their number it is the exact statistic",
+                hint="add --param kd.subsets=100",
+            )
+        if self.subset_size < 2 or (self.subsets is not None and self.subsets < 1):
+            raise UsageError(
+                f"kd needs at least 1 subset of 2 images, not {self.subsets} of {self.subset_size}"
+            )
 
     @property
     def spec(self) -> Spec:

@@ -78,6 +78,13 @@ class PerceptualPathLength(Metric):
                 f"no path length of space {self.space!r} and sampling {self.sampling!r}",
                 hint="space is z or w, sampling is full or end",
             )
+        if not 0 < self.epsilon < 1:
+            raise UsageError(f"epsilon of ppl lies between 0 and 1, not at {self.epsilon}")
+        if not 0 <= self.lower < self.higher <= 100:
+            raise UsageError(
+                f"ppl keeps no distances between percentiles {self.lower} and {self.higher}",
+                hint="lower and higher rise within 0 and 100",
+            )
 
     @property
     def spec(self) -> Spec:

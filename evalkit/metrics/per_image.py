@@ -17,7 +17,7 @@ def score_of_mean(
     details: Mapping[str, float],
     warnings: tuple[str, ...] = (),
 ) -> Score:
-    """Return the mean with its standard error; one block means that no error bar is wanted.
+    """Return the mean with its standard error, from 2 values on; one block leaves ``blocks`` empty.
 
     Args:
         mean: of values that are independent given the model.
@@ -26,13 +26,12 @@ def score_of_mean(
         details: further numbers; the standard deviation over images is added.
         warnings: what a reader must see beside the number.
     """
-    barred = len(generated.blocks) > 1 and mean.stderr is not None
     return Score(
         value=mean.value,
         better=better,
         n=generated.count,
-        stderr=mean.stderr if barred else None,
-        ci=Interval(mean.low, mean.high, mean.level, method="mean-t") if barred else None,
+        stderr=mean.stderr,
+        ci=None if mean.stderr is None else Interval(mean.low, mean.high, mean.level, method="mean-t"),
         blocks=mean.without,
         block_sizes=generated.sizes if mean.without else (),
         warnings=warnings,

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.metrics.shared import SharedMetric
@@ -52,6 +52,10 @@ class NeighbourMetric(SharedMetric[Manifolds]):
     k: int
     inclusive: bool
 
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"k of {self.name} must be 1 or more, not {self.k}")
+
     @property
     def spec(self) -> Spec:
         """Name, neighbour and comparison."""
@@ -77,10 +81,8 @@ class NeighbourMetric(SharedMetric[Manifolds]):
 
         Raises:
             NothingMeasuredError: there is no reference, or it holds moments only.
-            InvalidInputError: k < 1, fewer than k + 1 images on a side, or features that are not finite.
+            InvalidInputError: fewer than k + 1 images on a side, or features that are not finite.
         """
-        if self.k < 1:
-            raise InvalidInputError(f"k must be 1 or more, not {self.k}")
         bank = required(reference, self.name).bank
         check_count(generated.count, minimum=self.minimum_images, metric=self.name)
         check_count(len(bank), minimum=self.minimum_images, metric=self.name, what="reference images")
@@ -250,33 +252,23 @@ class FScore(NeighbourMetric):
     inclusive: bool = True
     beta: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _is_weight(self.beta):
+            raise UsageError(f"beta of {self.name} must be a positive number, not {self.beta}")
+
     @property
     def spec(self) -> Spec:
         """Name, neighbour, comparison and weight."""
         return Spec.of("metric", self.name, k=self.k, inclusive=self.inclusive, beta=self.beta)
-
-    def measure(self, generated: FeatureSet, reference: ReferenceFeatures | None) -> Manifolds:
-        """Compare every generated image with every reference image; see the base class.
-
-        Raises:
-            InvalidInputError: beta is not positive, and all that the base class refuses.
-        """
-        check_beta(self.beta)
-        return super().measure(generated, reference)
 
     def view(self, scores: ManifoldScores) -> float:
         """Return the F score."""
         return f_score(scores.precision, scores.recall, beta=self.beta)
 
 
-def check_beta(beta: float) -> None:
-    """Check the weight of an F score.
-
-    Raises:
-        InvalidInputError: it is not a positive number.
-    """
-    if not (0 < beta < math.inf):
-        raise InvalidInputError(f"beta must be a positive number, not {beta}")
+def _is_weight(beta: float) -> bool:
+    return 0 < beta < math.inf
 
 
 def f_score(precision: float, recall: float, *, beta: float = 1.0) -> float:
@@ -285,7 +277,8 @@ def f_score(precision: float, recall: float, *, beta: float = 1.0) -> float:
     Raises:
         InvalidInputError: beta is not a positive number.
     """
-    check_beta(beta)
+    if not _is_weight(beta):
+        raise InvalidInputError(f"beta must be a positive number, not {beta}")
     weight = beta**2
     below = weight * precision + recall
     return (1 + weight) * precision * recall / below if below else 0.0

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
 from evalkit.numerics.realism import realism_scores
@@ -51,6 +52,10 @@ class Realism(Metric):
 
     k: int = 3
 
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"k of realism must be 1 or more, not {self.k}")
+
     @property
     def spec(self) -> Spec:
         """Name and neighbour."""
@@ -77,7 +82,7 @@ class Realism(Metric):
 
         Raises:
             NothingMeasuredError: there is no reference, or it holds moments only.
-            InvalidInputError: k < 1, fewer than k + 1 images on a side, or features that are not finite.
+            InvalidInputError: fewer than k + 1 images on a side, or features that are not finite.
         """
         bank = required(reference, self.name).bank
         check_count(generated.count, minimum=self.minimum_images, metric=self.name)

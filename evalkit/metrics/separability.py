@@ -80,6 +80,10 @@ class LinearSeparability(Metric):
                 f"no separability of {self.attributes} attributes in space {self.space!r}",
                 hint="space is z or w; there must be an attribute",
             )
+        if not 0 < self.keep <= 1:
+            raise UsageError(f"keep of separability lies above 0 and up to 1, not at {self.keep}")
+        if not 0 < self.c < np.inf:
+            raise UsageError(f"c of separability must be a positive number, not {self.c}")
 
     @property
     def spec(self) -> Spec:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
 from evalkit.numerics.vendi import vendi_scores
@@ -57,7 +57,7 @@ class VendiMetric(Metric):
             not isinstance(self.order, str) and self.order > 0 and math.isfinite(self.order)
         )
         if not known or self.rank < 0:
-            raise InvalidInputError(
+            raise UsageError(
                 f"a Vendi score needs a positive order and a rank of 0 or more, not {self.order!r} and "
                 f"{self.rank}",
                 hint="the infinite order is written 'inf'",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -52,12 +54,14 @@ class LikelihoodEstimate:
         without: the divergence without each block, in block order; empty where there is one block only.
         refitted: whether the bandwidths were fitted anew for each; else those of all rows were kept.
         constant: number of features that the held-out rows do not vary in, which were left out.
+        repeated: number of training rows that equal another one; with many, the baseline is too high.
     """
 
     value: FeatureLikelihood
     without: tuple[float, ...]
     refitted: bool
     constant: int
+    repeated: int
 
 
 def feature_likelihood(
@@ -86,8 +90,8 @@ def feature_likelihood(
         rng: orders the training rows.
 
     Raises:
-        InvalidInputError: wrong shapes, too few rows, a value that is not finite, or held-out rows that are
-            all equal.
+        InvalidInputError: wrong shapes, too few rows, a value that is not finite, held-out rows that are
+            all equal, or training rows of which more than half equal another one.
     """
     parts = [checked_features(block, "generated features", minimum=1) for block in blocks]
     ours = checked_features(np.concatenate(parts), "generated features", minimum=2)
@@ -104,6 +108,7 @@ def feature_likelihood(
         return np.asarray((rows[:, varying] - mean[varying]) / deviation[varying], dtype=np.float64)
 
     problem = _Problem(standardised(train[rng.permutation(len(train))]), standardised(test))
+    repeated = _checked_repeats(problem.training)
     generated, sizes = standardised(ours), [len(part) for part in parts]
     mixture = fitted_mixture(generated, problem.training)
     value = FeatureLikelihood(
@@ -119,7 +124,28 @@ def feature_likelihood(
             if refitted
             else problem.kept_without(mixture, sizes, baseline=value.baseline)
         )
-    return LikelihoodEstimate(value, without, refitted, train.shape[1] - len(varying))
+    return LikelihoodEstimate(value, without, refitted, train.shape[1] - len(varying), repeated)
+
+
+def _checked_repeats(training: Float64Array) -> int:
+    """Number of training rows that equal another one.
+
+    A baseline component on a row that it is also fitted to shrinks to a point and explains no held-out row.
+    A few only take components away; without the others, nothing holds the baseline: it reached 1e15 nats.
+
+    Raises:
+        InvalidInputError: more than half of the rows do.
+    """
+    # -0.0 and 0.0 are one number.
+    digests = (hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for row in training)
+    repeated = sum(count for count in Counter(digests).values() if count > 1)
+    if 2 * repeated > len(training):
+        raise InvalidInputError(
+            f"{repeated} of {len(training)} training rows are exact duplicates of others, so the baseline "
+            "would be fitted to copies of itself",
+            hint="give every training image once; features that hardly vary need another extractor",
+        )
+    return repeated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -73,7 +73,7 @@ class KernelSums:
         return np.asarray([self._over(every != block) for block in every])
 
     def without_pairs(self) -> Float64Array:
-        """Return the exact U-statistics without two blocks, float64 ``[b, b]``, above the diagonal; 0 elsewhere.
+        """Return the exact U-statistics without two blocks, float64 ``[b, b]`` above the diagonal, else 0.
 
         Raises:
             InvalidInputError: fewer than 2 generated rows are left without some two blocks.

@@ -137,8 +137,8 @@ def second_degree_share(
 
     A squared discrepancy of means of kernels is such a statistic, and of a perfect model it is nothing but
     second order: there the jackknife's error bar is up to sqrt(2) too wide. Efron & Stein's correction (see
-    :func:`first_order_share`) is then exact, ``1 - excess / variance``, and never below one half, since the
-    variance counts the second order twice.
+    :func:`first_order_share`) is then exact, ``1 - excess / variance``. It is kept from falling below one
+    half, which is the share where all is second order.
 
     Args:
         value: the estimate from all rows.

@@ -61,7 +61,7 @@ class Reading:
             InvalidInputError: too few rows, or values that cannot be.
         """
         rng = np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63)))
-        score = self.metric.compute(_split(rows), None, rng=rng)
+        score = self.metric.compute(rows, None, rng=rng)
         score = replace(score, warnings=(*score.warnings, *self.warnings))
         unit = _UNITS.get(self.metric.name, "")
         return MetricResult.from_score(score, metric=self.label, variant=self.region, unit=unit)
@@ -70,14 +70,6 @@ class Reading:
         """Return its part of the protocol's fields."""
         fields = {**self.metric.spec.to_json(), "head": self.head, "measure": self.measure.to_json()}
         return fields if self.prompts_sha256 is None else {**fields, "prompts_sha256": self.prompts_sha256}
-
-
-def _split(rows: FeatureSet) -> FeatureSet:
-    """Return rows in two blocks where there is one: a mean has its standard error at any number of pairs."""
-    if len(rows.blocks) > 1 or rows.count < 2:
-        return rows
-    (block,) = rows.blocks
-    return FeatureSet((block[0::2], block[1::2]))
 
 
 def by_head(lanes: Sequence[Extracted]) -> Mapping[str, Extracted]:

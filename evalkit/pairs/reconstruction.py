@@ -26,7 +26,7 @@ from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
 from evalkit.sources import open_source
 from evalkit.spec import Spec
-from evalkit.subjects import ImageOptions, identifier_from, open_generator
+from evalkit.subjects import ImageOptions, callable_origin, identifier_from, open_generator
 
 
 @final
@@ -200,7 +200,7 @@ def _open(request: ScoreRequest) -> OpenedPairs:
         options=request.image_options,
         num_samples=request.num_samples,
         seed=request.seed,
-        origin="" if native else f"{request.model} {subject.info.sha256 or ''}",
+        origin="" if native else callable_origin(str(request.model), subject.info.sha256),
     )
     return OpenedPairs(
         pairs=pairs,

@@ -67,7 +67,7 @@ class AttributeClassifier(Protocol):
 def load_attributes(
     source: str, *, names: Sequence[str] = (), device: str = "cpu", weights: Path | None = None
 ) -> AttributeClassifier:
-    """Return the classifiers of ``pkg.mod:factory``, ``FILE@extractor/head`` or ``FILE``.
+    """Return the classifiers of ``FILE``, ``pkg.mod:factory`` or ``FILE@extractor/head``, in this order.
 
     ``pkg.mod:factory`` **runs code of the user's choice**: the object itself if it is a classifier, else what
     it returns when called without arguments (an :class:`AttributeClassifier`, or a function from images to
@@ -83,11 +83,12 @@ def load_attributes(
         UsageError: a malformed name, no such object, file, extractor or head, or not as many names as logits.
         CheckpointError: the file holds no such layout, or tensors that are not finite.
     """
-    if _OBJECT.fullmatch(source):
+    path = Path(source)
+    if not path.is_file() and _OBJECT.fullmatch(source):
         return _from_object(source, tuple(names))
     file, at, place = source.rpartition("@")
-    if not at:
-        return KeyedNetwork.read(Path(source), names=tuple(names), device=device)
+    if not at or path.is_file() or ("@" in str(path.parent) and path.parent.is_dir()):  # a folder's own "@"
+        return KeyedNetwork.read(path, names=tuple(names), device=device)
     extractor, _, head = place.partition("/")
     FACTS[extractor].dimensions(head)
     built = build_extractor(extractor, weights=weights, device=device)
@@ -242,6 +243,11 @@ def _check_chain(layers: Sequence[tuple[str, Tensor, Tensor]], path: Path) -> No
 
 
 def _tensors(path: Path) -> tuple[Mapping[str, Tensor], str]:
+    if not path.is_file():
+        raise UsageError(
+            f"no attribute classifiers at {path}",
+            hint="--attributes takes pkg.mod:factory, FILE@extractor/head, or a FILE of tensors",
+        )
     checkpoint = read_checkpoint(path)
     for key, tensor in checkpoint.tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):

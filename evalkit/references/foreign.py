@@ -5,7 +5,7 @@
 
 * pytorch-fid, EDM, clean-fid: ``mu``, ``sigma``
 * clean-fid ``*_kid.npz``: ``feats``; moments are computed from them
-* ADM: ``mu``, ``sigma``; ``mu_s``, ``sigma_s`` for sFID; ``arr_0`` sample images, whose features can be its bank
+* ADM: ``mu``, ``sigma``; ``mu_s``, ``sigma_s`` for sFID; ``arr_0`` images, whose features can be its bank
 * StudioGAN: ``mu``, ``sigma``; ``real_feats`` in a file of their own
 * torch-fidelity ``.pt``: ``mu``, ``sigma``
 

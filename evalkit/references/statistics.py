@@ -162,7 +162,7 @@ class Reference:
         return replace(self, heads=heads)
 
     def with_banks(self, banks: Mapping[str, Bank]) -> Self:
-        """Return a copy whose heads named in ``banks`` keep those features; their moments stay as they are."""
+        """Return a copy whose heads named in ``banks`` keep those features; moments stay as they are."""
         heads = {
             name: replace(head, kept=banks[name]) if name in banks else head
             for name, head in self.heads.items()

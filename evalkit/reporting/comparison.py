@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.errors import NothingMeasuredError
 from evalkit.record import MetricResult, RunRecord
@@ -19,11 +19,12 @@ from evalkit.reporting.footnotes import (
     has_small_sample,
     is_frechet,
     is_kernel,
-    is_region,
     legend,
 )
 from evalkit.reporting.formatting import ARROWS, MISSING, measured
+from evalkit.reporting.predictions import prediction_data, prediction_keys, predictions
 from evalkit.reporting.rendering import Cell, Column, Table
+from evalkit.reporting.variants import shown_variants
 from evalkit.spec import Scalar
 
 _Key = tuple[str, str]
@@ -49,8 +50,9 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
             "no record holds a score", hint="measure a model first: evalkit score --help"
         )
     ordered = _sorted(records, keys)
-    footnotes = Footnotes()
+    labels, footnotes = _labels(records, keys), Footnotes()
     quality = [_quality_column(ordered, key, footnotes) for key in keys]
+    predicted = {key: prediction_keys(_results(ordered, key)) for key in keys}
     cost = [cost_column(ordered, quantity) for quantity in costs]
     names = _names(ordered)
     models = [
@@ -62,14 +64,17 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
         columns=(
             Column("model", "left"),
             Column("family", "left"),
-            *(_quality_title(ordered, key, keys) for key in keys),
+            *(_quality_title(ordered, key, labels) for key in keys),
             *(Column(f"{quantity.title} {ARROWS[quantity.better]}") for quantity in costs),
         ),
         rows=tuple(zip(models, families, *quality, *cost, strict=True)),
-        facts=tuple(_facts(ordered, keys, names)),
+        facts=tuple(_facts(ordered, labels, names)),
         legend=legend([result for record in records for result in record.results]),
         notes=footnotes.notes(),
-        data=tuple(_row_data(record, name, keys, costs) for name, record in zip(names, ordered, strict=True)),
+        data=tuple(
+            _row_data(record, name, labels, predicted, costs)
+            for name, record in zip(names, ordered, strict=True)
+        ),
     )
 
 
@@ -115,12 +120,12 @@ def _quality_column(records: Sequence[RunRecord], key: _Key, footnotes: Footnote
     ]
 
 
-def _quality_title(records: Sequence[RunRecord], key: _Key, keys: Sequence[_Key]) -> Column:
+def _quality_title(records: Sequence[RunRecord], key: _Key, labels: Mapping[_Key, str]) -> Column:
     first = _results(records, key)[0]
     unit = f" ({first.unit})" if first.unit else ""
-    label = _label(*key, keys)
+    label = labels[key]
     end = f"{unit} {ARROWS[first.direction]}"
-    shared = _features(keys)
+    shared = _features(tuple(labels))
     # The terminal has no room to repeat one extractor over every column: the title names it once.
     short = label.replace(f":{shared}", "") if shared else label.replace(":", ":\n", 1)
     return Column(f"{label}{end}", short=f"{short}{end}")
@@ -133,10 +138,11 @@ def _features(keys: Sequence[_Key]) -> str:
     return names.pop() if len(names) == 1 and not published else ""
 
 
-def _label(metric: str, variant: str, keys: Sequence[_Key]) -> str:
-    """Name the variant only where one metric is shown with several, or where it is a region."""
-    several = sum(other == metric for other, _ in keys) > 1
-    return f"{metric}/{variant}" if variant and (several or is_region(variant)) else metric
+def _labels(records: Sequence[RunRecord], keys: Sequence[_Key]) -> dict[_Key, str]:
+    """Name the variant only where one metric is shown with several, or where its name does not imply it."""
+    counts = Counter(metric for metric, _ in keys)
+    shown = set().union(*map(shown_variants, records))
+    return {key: "/".join(key) if key in shown or (key[1] and counts[key[0]] > 1) else key[0] for key in keys}
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
@@ -156,18 +162,33 @@ def _title(records: Sequence[RunRecord], keys: Sequence[_Key]) -> str:
     return f"{count} on {where} · protocol {records[0].protocol.name}{features}"
 
 
-def _facts(records: Sequence[RunRecord], keys: Sequence[_Key], names: Sequence[str]) -> list[str]:
+def _facts(records: Sequence[RunRecord], labels: Mapping[_Key, str], names: Sequence[str]) -> list[str]:
     counts = sorted({result.n_gen for record in records for result in record.results})
     images = f"N = {' or '.join(f'{n:,}' for n in counts)} images a model; " if counts else ""
     facts = [f"{images}fingerprint {records[0].protocol.fingerprint[:16]}."]
     if speed := speed_fact(records):
         facts.append(speed)
-    if keys and len(close := _close_to_best(records, keys[0], names)) > 1:
+    first = next(iter(labels), None)
+    if first and len(close := _close_to_best(records, first, names)) > 1:
         facts.append(
-            f"Close call: {', '.join(close)} are within two standard errors in {keys[0][0]}; "
+            f"Close call: {', '.join(close)} are within two standard errors in {first[0]}; "
             "more images would decide their order."
         )
-    return facts
+    return [*facts, *_predicted(records, labels, names)]
+
+
+def _predicted(
+    records: Sequence[RunRecord], labels: Mapping[_Key, str], names: Sequence[str]
+) -> Iterator[str]:
+    """Say in a sentence for each metric and number of images what was predicted of every model."""
+    for key, label in labels.items():
+        told: dict[str, list[str]] = {}
+        for record, name in zip(records, names, strict=True):
+            result = _result(record, key)
+            for found in predictions(result) if result else ():
+                told.setdefault(found.images, []).append(f"{name} {measured(found.value, found.stderr)}")
+        for images, values in told.items():
+            yield f"Predicted {label} at N = {images}: {', '.join(values)}."
 
 
 def _close_to_best(records: Sequence[RunRecord], key: _Key, names: Sequence[str]) -> list[str]:
@@ -186,16 +207,22 @@ def _close_to_best(records: Sequence[RunRecord], key: _Key, names: Sequence[str]
 
 
 def _row_data(
-    record: RunRecord, name: str, keys: Sequence[_Key], costs: Sequence[Quantity]
+    record: RunRecord,
+    name: str,
+    labels: Mapping[_Key, str],
+    predicted: Mapping[_Key, Sequence[str]],
+    costs: Sequence[Quantity],
 ) -> dict[str, Scalar]:
     row: dict[str, Scalar] = {"model": name, "family": record.model.family}
-    for key in keys:
-        label, result = _label(*key, keys), _result(record, key)
+    for key, label in labels.items():
+        result = _result(record, key)
         ci = result.ci if result else None
         row[label] = result.value if result else None
         row[f"{label}_se"] = result.se if result else None
         row[f"{label}_ci_low"] = ci.low if ci else None
         row[f"{label}_ci_high"] = ci.high if ci else None
+        found = prediction_data(result, predicted[key])
+        row |= {f"{label}_{part}": value for part, value in found.items()}
     row |= {quantity.key: quantity.read(record) for quantity in costs}
     warnings = [*record.warnings, *(w for result in record.results for w in result.warnings)]
     return row | {

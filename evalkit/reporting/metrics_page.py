@@ -32,9 +32,9 @@ Made by `evalkit list metrics --format md > docs/metrics.md`; a test checks that
 
 Every number is printed with its standard error and 95 % interval: the delete-one-block jackknife for a
 statistic of a whole set, the standard error of the mean for an average over images or pairs. Two numbers
-compare only within one protocol fingerprint, which holds the extractor, its weights, the resizer, the head, the
-parameters below, the number of images and the reference. `--param METRIC.NAME=VALUE` sets a parameter; `METRIC@HEAD` and
-`METRIC:EXTRACTOR` choose what a metric reads.
+compare only within one protocol fingerprint, which holds the extractor, its weights, the resizer, the head,
+the parameters below, the number of images and the reference. `--param METRIC.NAME=VALUE` sets a parameter;
+`METRIC@HEAD` and `METRIC:EXTRACTOR` choose what a metric reads.
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -13,7 +12,6 @@ from evalkit.reporting.footnotes import (
     has_small_sample,
     is_frechet,
     is_kernel,
-    is_region,
     legend,
 )
 from evalkit.reporting.formatting import (
@@ -27,7 +25,9 @@ from evalkit.reporting.formatting import (
     measured,
     rounded_like,
 )
+from evalkit.reporting.predictions import prediction_data, prediction_keys, predictions
 from evalkit.reporting.rendering import Cell, Column, Table
+from evalkit.reporting.variants import shown_variants
 from evalkit.spec import Scalar
 
 T = TypeVar("T")
@@ -41,14 +41,15 @@ def score_table(record: RunRecord) -> Table:
             f"the record of {record.model.id} holds no score", hint=f"its status is {record.status}"
         )
     footnotes = Footnotes()
-    counts = Counter(result.metric for result in record.results)
-    # The head is named only where one metric read several, and where it is a region.
+    shown = shown_variants(record)
     results = record.results
     if any(map(has_small_sample, results)):  # the kernel distance is unbiased at any number of images
         results = tuple(sorted(results, key=lambda result: not is_kernel(result.metric)))
-    rows: list[Sequence[Cell]] = [
-        _score_row(r, footnotes, several_heads=counts[r.metric] > 1) for r in results
-    ]
+    rows: list[Sequence[Cell]] = []
+    for result in results:
+        named = (result.metric, result.variant) in shown
+        rows += [_score_row(result, footnotes, named=named), *_predicted_rows(result)]
+    predicted = prediction_keys(results)
     levels = sorted({result.ci.level for result in record.results if result.ci})
     level = f"{levels[0]:.0%} interval".replace("%", " %") if len(levels) == 1 else "interval"
     columns: Sequence[Column] = [
@@ -67,7 +68,7 @@ def score_table(record: RunRecord) -> Table:
         facts=tuple(_facts(record)),
         legend=legend(record.results, level=level),
         notes=footnotes.notes(),
-        data=tuple(_score_data(record, result) for result in results),
+        data=tuple(_score_data(record, result, predicted) for result in results),
     )
 
 
@@ -75,11 +76,10 @@ def _without(cells: Sequence[T], position: int) -> Sequence[T]:
     return (*cells[:position], *cells[position + 1 :])
 
 
-def _score_row(result: MetricResult, footnotes: Footnotes, *, several_heads: bool) -> tuple[Cell, ...]:
+def _score_row(result: MetricResult, footnotes: Footnotes, *, named: bool) -> tuple[Cell, ...]:
     value, error = result.value, result.se
     marks = footnotes.add(result.warnings, small_sample=is_frechet(result.metric))
     name = f"{result.metric} {ARROWS[result.direction]}"
-    named = is_region(result.variant) or (result.variant and several_heads)
     return (
         Cell(f"{name} ({result.variant})" if named else name),
         Cell(f"{measured(value, error)} {result.unit}".strip()),
@@ -94,7 +94,20 @@ def _score_row(result: MetricResult, footnotes: Footnotes, *, several_heads: boo
     )
 
 
-def _score_data(record: RunRecord, result: MetricResult) -> dict[str, Scalar]:
+def _predicted_rows(result: MetricResult) -> Iterable[tuple[Cell, ...]]:
+    """A row below the score for each number of images that its distance was predicted at."""
+    for found in predictions(result):
+        value, error, low, high = found.value, found.stderr, found.low, found.high
+        known = low is not None and high is not None
+        yield (
+            Cell(f"  predicted, N = {found.images}"),
+            Cell(f"{measured(value, error)} {result.unit}".strip()),
+            Cell(interval(low, high, value=value, error=error) if known else MISSING),
+            *(Cell("") for _ in range(3)),
+        )
+
+
+def _score_data(record: RunRecord, result: MetricResult, predicted: Iterable[str]) -> dict[str, Scalar]:
     ci = result.ci
     return {
         "model": record.model.id,
@@ -109,6 +122,7 @@ def _score_data(record: RunRecord, result: MetricResult) -> dict[str, Scalar]:
         "ci_level": ci.level if ci else None,
         "ci_method": ci.method if ci else None,
         "bias_corrected": result.bias_corrected,
+        **prediction_data(result, predicted),
         "n_gen": result.n_gen,
         "n_ref": result.n_ref,
         "warnings": "; ".join(result.warnings),

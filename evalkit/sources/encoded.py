@@ -98,6 +98,10 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def positions(self, index: IndexArray) -> IndexArray:
+        """Return int64 ``[n]``: where the images at ``index`` lie in the container, rejects counted."""
+        return self._kept[index]
+
     def name_of(self, index: int) -> str:
         """Return the name of image ``index`` inside its container."""
         return self._container.names[int(self._kept[index])]

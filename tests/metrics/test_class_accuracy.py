@@ -18,6 +18,7 @@ from evalkit.metrics.class_accuracy import ClassAccuracy
 from evalkit.metrics.linear_classifier import FORMAT, bundled_classifiers, load_classifier, save_classifier
 from evalkit.numerics import block_edges
 from evalkit.numerics.logistic import LinearModel
+from evalkit.record_parts import check_identifier
 from evalkit.spec import Score
 
 
@@ -72,7 +73,28 @@ def test_error_bar_is_the_standard_error_of_the_mean() -> None:
     assert score.stderr == pytest.approx(stats.sem(right))
     for block, value in enumerate(score.blocks):
         assert value == pytest.approx(np.delete(right, np.s_[10 * block : 10 * block + 10]).mean())
-    assert compute(logits, labels, blocks=1).stderr is None
+    one = compute(logits, labels, blocks=1)
+    assert (one.stderr, one.ci, one.blocks, one.block_sizes) == (score.stderr, score.ci, (), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "variant"),
+    [
+        ("", 1, ""),
+        ("", 5, "top5"),
+        ("cifar10", 1, "cifar10"),
+        ("cifar10", 5, "cifar10-top5"),
+        ("/some/folder/my shapes (2).safetensors", 2, "my-shapes-2--top2"),
+        (r"C:\models\shapes.safetensors", 1, "shapes"),
+        ("日本.safetensors", 1, "classifier"),
+        ("a" * 300, 1, "a" * 100),
+    ],
+)
+def test_variant_names_the_classifier_and_its_guesses(name: str, k: int, variant: str) -> None:
+    metric = ClassAccuracy(classifier=name, k=k)
+    assert metric.variant == variant
+    if variant:
+        assert check_identifier(variant, what="variant") == variant
 
 
 def test_order_does_not_matter_but_the_labels_do() -> None:

@@ -112,7 +112,9 @@ def test_error_bar_is_the_standard_error_of_the_mean(name: str) -> None:
         rest = np.delete(np.arange(60), np.s_[10 * block : 10 * block + 10])
         alone = compute(images[rest], texts[rest], blocks=1, **CONVENTIONS[name])
         assert value == pytest.approx(alone.value)
-    assert compute(images, texts, blocks=1).stderr is None
+    one = compute(images, texts, blocks=1)
+    assert one.stderr == pytest.approx(compute(images, texts).stderr)
+    assert (one.ci is None, one.blocks, one.block_sizes) == (False, (), ())
 
 
 def test_order_does_not_matter_but_the_pairing_does() -> None:

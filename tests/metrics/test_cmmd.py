@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evalkit.core import FeatureSet
-from evalkit.errors import InvalidInputError, NothingMeasuredError
+from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
 from evalkit.metrics.cmmd import GaussianKernelDistance
 from evalkit.numerics import block_edges
 from evalkit.numerics.gaussian_mmd import gaussian_mmd
@@ -76,5 +76,5 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(NothingMeasuredError, match="no individual features"):
         GaussianKernelDistance().compute(FeatureSet((x,)), moments, rng=np.random.default_rng(0))
     for options in ({"sigma": 0.0}, {"scale": -1.0}, {"sigma": float("nan")}):
-        with pytest.raises(InvalidInputError, match="positive"):
+        with pytest.raises(UsageError, match="positive"):
             GaussianKernelDistance(**options)

@@ -37,7 +37,8 @@ def test_the_score_is_the_mean_over_edits() -> None:
     assert score.details["image_similarity"] == pytest.approx(table[:, 2].mean(), rel=1e-5)
     assert score.details["text_similarity"] == pytest.approx(table[:, 3].mean(), rel=1e-5)
     assert score.blocks[0] == pytest.approx(values[10:].mean())
-    assert compute(table, blocks=1).stderr is None
+    one = compute(table, blocks=1)
+    assert (one.stderr, one.blocks, one.block_sizes) == (pytest.approx(score.stderr), (), ())
 
 
 def test_edits_without_a_direction_are_left_out_and_counted() -> None:

@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from evalkit.core import FeatureSet
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics.frechet_infinity import FrechetInfinity
 from evalkit.numerics import block_edges
 
@@ -97,7 +97,7 @@ def test_few_images():
 
 @pytest.mark.parametrize("options", [{"points": 1}, {"fraction": 0.0}, {"fraction": 1.0}])
 def test_options(options):
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(UsageError):
         FrechetInfinity(**options)
 
 

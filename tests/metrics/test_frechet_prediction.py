@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evalkit.core import FeatureSet
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.metrics.frechet import FrechetDistance
 from evalkit.numerics import block_edges, gaussian_factor, jackknife
 from evalkit.numerics.extrapolation import distance_shifts
@@ -95,7 +95,7 @@ def test_a_reference_of_low_rank_needs_fewer_images():
 def test_the_spec_names_it_only_where_it_is_set():
     assert FrechetDistance().spec.params == ()
     assert dict(FrechetDistance(report_at=50_000).spec.params) == {"report_at": 50_000}
-    with pytest.raises(InvalidInputError, match="report_at"):
+    with pytest.raises(UsageError, match="report_at"):
         FrechetDistance(report_at=-1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
 from evalkit.core import FeatureSet
-from evalkit.errors import InvalidInputError, NothingMeasuredError
+from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
 from evalkit.metrics.frechet import FrechetDistance
 from evalkit.metrics.memorisation_informed import MemorisationInformedDistance
 from evalkit.numerics import block_edges
@@ -135,5 +135,5 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InvalidInputError, match="at least 2"):
         compute(features(0, 1), reference(features(1, 9)))
     for epsilon in (0.0, 1.5, float("nan")):
-        with pytest.raises(InvalidInputError, match="epsilon"):
+        with pytest.raises(UsageError, match="epsilon"):
             MemorisationInformedDistance(epsilon=epsilon)

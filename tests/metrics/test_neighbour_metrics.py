@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evalkit.core import About, FeatureSet
-from evalkit.errors import InvalidInputError, NothingMeasuredError
+from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
 from evalkit.metrics import METRICS, compute_all
 from evalkit.metrics import precision_recall as family
 from evalkit.metrics.authenticity import AuthPct
@@ -170,7 +170,9 @@ def test_f_score_ends_and_errors():
         )
     for beta in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InvalidInputError, match="beta"):
-            compute(FScore(beta=beta), features(0, 60), REFERENCE)
+            f_score(3 / 4, 3 / 5, beta=beta)
+        with pytest.raises(UsageError, match="beta"):
+            FScore(beta=beta)
 
 
 def test_realism_headline_and_median():
@@ -205,8 +207,8 @@ def test_ct_headline_details_and_warnings():
         DataCopying(), features(0, 61) * np.float32(0.01) + REFERENCE.bank[0], REFERENCE, blocks=1
     )
     assert one_cell.warnings[0].startswith("2 of 3 cells hold 20 generated images or fewer")
-    with pytest.raises(InvalidInputError, match="at least 1"):
-        compute(DataCopying(cells=0), features(0, 120), REFERENCE)
+    with pytest.raises(UsageError, match="0 cells"):
+        DataCopying(cells=0)
 
 
 def test_ct_without_an_error_bar_where_a_block_is_all_of_a_cell():
@@ -243,5 +245,5 @@ def test_fld_draws_as_many_as_published():
         50,
         compute(FeatureLikelihoodDivergence(size=50), x, REFERENCE).block_sizes,
     )
-    with pytest.raises(InvalidInputError, match="size"):
-        compute(FeatureLikelihoodDivergence(size=1), x, REFERENCE)
+    with pytest.raises(UsageError, match="size"):
+        FeatureLikelihoodDivergence(size=1)

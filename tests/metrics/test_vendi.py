@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evalkit.core import FeatureSet
-from evalkit.errors import InvalidInputError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics.vendi import VendiMetric
 from evalkit.numerics import block_edges
 from evalkit.numerics import vendi as module
@@ -65,7 +65,7 @@ def test_the_spec_holds_every_parameter():
     "options", [{"order": 0.0}, {"order": -1.0}, {"order": float("inf")}, {"order": "all"}, {"rank": -1}]
 )
 def test_options(options):
-    with pytest.raises(InvalidInputError, match="positive order"):
+    with pytest.raises(UsageError, match="positive order"):
         VendiMetric(**options)
 
 

@@ -97,6 +97,15 @@ def test_blocks_do_not_matter_and_leave_one_out_is_exact(seed, sizes):
     for block, value in enumerate(sums.without_blocks()):
         rest = np.concatenate(blocks[:block] + blocks[block + 1 :])
         assert value == pytest.approx(gaussian_mmd(rest, y, sigma=2.0), rel=1e-10, abs=1e-15)
+    if len(blocks) < 3:
+        with pytest.raises(InvalidInputError, match="without two blocks"):
+            sums.without_pairs()
+        return
+    pairs = sums.without_pairs()
+    assert not np.tril(pairs).any()
+    for one, other in zip(*np.triu_indices(len(blocks), 1), strict=True):
+        rest = np.concatenate([block for i, block in enumerate(blocks) if i not in (one, other)])
+        assert pairs[one, other] == pytest.approx(gaussian_mmd(rest, y, sigma=2.0), rel=1e-10, abs=1e-15)
 
 
 @settings(max_examples=25, deadline=None)

@@ -204,6 +204,33 @@ def test_gradient_is_that_of_the_likelihood():
         assert slope == pytest.approx(numeric, rel=1e-6, abs=1e-9)
 
 
+def test_repeated_training_rows_are_counted():
+    g, t, h = sets(13, (30, 60, 30))
+    t[:10] = t[10:20]
+    t[20], t[21] = 0.0, -0.0
+    assert feature_likelihood([g], t, h, rng=np.random.default_rng(0)).repeated == 22
+
+
+# Either all equal, a few distinct rows, or most of them twice: the baseline shrinks to its own copies, and
+# the divergence was -2e17 instead of an error.
+@pytest.mark.parametrize(
+    "source", [np.zeros(60, int), np.arange(60) % 2, np.arange(60) % 15, np.arange(60) % 29]
+)
+def test_a_baseline_fitted_to_copies_of_itself_is_refused(source):
+    g, t, h = sets(14, (30, 60, 30))
+    with pytest.raises(InvalidInputError, match="training rows are exact duplicates") as caught:
+        feature_likelihood([g], t[source], h, rng=np.random.default_rng(0))
+    assert "once" in caught.value.hint
+
+
+def test_features_in_which_training_rows_differ_but_held_out_ones_do_not_make_no_difference():
+    g, t, h = sets(15, (30, 60, 30))
+    t[:, 1:] = 0
+    t[:, 0], h[:, 0] = np.arange(60), 1
+    with pytest.raises(InvalidInputError, match="60 of 60"):
+        feature_likelihood([g], t, h, rng=np.random.default_rng(0))
+
+
 def test_errors():
     g, t, h = sets(12, (10, 20, 10))
     rng = np.random.default_rng(0)

@@ -58,6 +58,13 @@ def test_leaving_out_a_block_is_exact():
     for b, value in enumerate(sums.without_blocks()):
         rest = np.concatenate(blocks[:b] + blocks[b + 1 :])
         assert value == pytest.approx(kernel_distance(rest, y), rel=1e-11)
+    pairs = sums.without_pairs()
+    for b, c in itertools.combinations(range(4), 2):
+        rest = np.concatenate([blocks[i] for i in range(4) if i not in (b, c)])
+        assert pairs[b, c] == pytest.approx(kernel_distance(rest, y), rel=1e-11)
+    assert not np.tril(pairs).any()
+    with pytest.raises(InvalidInputError, match="without two blocks"):
+        kernel_sums([x[:3], x[3:6], x[6:7]], y).without_pairs()
 
 
 def test_one_huge_row_does_not_cancel_the_rest():

@@ -18,6 +18,7 @@ from evalkit.numerics import (
     gaussian_factor_from_features,
     jackknife,
 )
+from evalkit.numerics.resampling import balanced_halves, second_degree_share
 
 
 @given(n=st.integers(1, 500), blocks=st.integers(1, 40))
@@ -140,3 +141,57 @@ def test_pairs_change_nothing_for_a_mean():
 def test_pairs_that_cannot_be_are_refused(pairs):
     with pytest.raises(InvalidInputError):
         first_order_share(1.0, [1.0, 2.0, 3.0], pairs)
+
+
+def squared_mean_without(x, sizes):
+    """The V-statistic ``|mean|^2`` of all rows, without each block and without each two."""
+    blocks = np.split(x, np.cumsum(sizes)[:-1])
+    every = range(len(blocks))
+
+    def value(*left_out):
+        mean = np.concatenate([blocks[b] for b in every if b not in left_out]).mean(axis=0)
+        return float(mean @ mean)
+
+    pairs = np.zeros((len(blocks), len(blocks)))
+    for b, c in itertools.combinations(every, 2):
+        pairs[b, c] = value(b, c)
+    return value(), [value(b) for b in every], pairs
+
+
+@pytest.mark.parametrize(("centre", "plain_ratio"), [(0.0, np.sqrt(2)), (3.0, 1.0)])
+def test_the_second_degree_is_counted_once(centre, plain_ratio):
+    """A squared mean in 30 dimensions: nothing but second order at 0, next to linear at 3."""
+    values, plain, corrected = [], [], []
+    for seed in range(300):
+        x = np.random.default_rng(seed).standard_normal((60, 30)) + centre
+        value, without, pairs = squared_mean_without(x, [3] * 20)
+        share = second_degree_share(value, without, pairs)
+        assert 0.5 <= share <= 1
+        values.append(value)
+        plain.append(jackknife(value, without, sizes=[3] * 20).stderr)
+        corrected.append(jackknife(value, without, sizes=[3] * 20, share=share).stderr)
+    spread = np.std(values, ddof=1)
+    assert np.sqrt(np.mean(np.square(plain))) / spread == pytest.approx(plain_ratio, rel=0.1)
+    assert np.sqrt(np.mean(np.square(corrected))) / spread == pytest.approx(1.0, rel=0.1)
+
+
+def test_second_degree_of_a_mean_and_of_what_cannot_be():
+    _, (a, b, c), pairs = squared_mean_without(np.array([[1.0], [4.0], [9.0]]), [1, 1, 1])
+    x = np.random.default_rng(1).standard_normal(6)
+    without = [np.delete(x, i).mean() for i in range(6)]
+    of_mean = np.zeros((6, 6))
+    for i, j in itertools.combinations(range(6), 2):
+        of_mean[i, j] = np.delete(x, [i, j]).mean()
+    assert second_degree_share(x.mean(), without, of_mean) == pytest.approx(1.0)
+    assert second_degree_share(2.0, [2.0] * 3, np.full((3, 3), 2.0)) == 1.0
+    with pytest.raises(InvalidInputError):
+        second_degree_share(1.0, [a, b, c], pairs[:2])
+
+
+def test_balanced_halves_give_the_variance_of_a_mean_exactly():
+    cuts = balanced_halves()
+    assert cuts.shape == (19, 20)
+    assert (cuts.sum(axis=1) == 10).all()
+    x = np.random.default_rng(2).standard_normal(20)
+    halves = np.array([x[cut].mean() - x[~cut].mean() for cut in cuts])
+    assert np.mean(halves**2) / 4 == pytest.approx(x.var(ddof=1) / 20, rel=1e-12)

@@ -16,6 +16,7 @@ from evalkit.numerics.linear_svm import SquaredHinge, linear_svm
 from evalkit.numerics.separability import (
     conditional_entropy,
     fewest_kept,
+    half_sample_variance,
     most_confident,
     separability,
     separability_by_blocks,
@@ -182,6 +183,27 @@ def test_no_blocks_where_too_few_rows_would_be_left():
     x, side = problem(7, 60, 5)
     assert len(separability_by_blocks(x, side[:, None], edges=block_edges(60, 6))[1]) == 6
     assert separability_by_blocks(x, side[:, None], edges=(0, 40, 60))[1] == ()
+
+
+def test_halves_give_the_spread_of_repeated_runs():
+    """The error bar in ``ln score``; leaving blocks out, it is 1.3 times the spread here."""
+    logs, variances = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((800, 3)).astype(np.float32)
+        side = (x.sum(axis=1) + 2 * rng.standard_normal(800))[:, None]
+        logs.append(separability(x, side).entropies[0])
+        variances.append(half_sample_variance(x, side))
+    # The spread of 60 runs is known to 9 %.
+    assert np.sqrt(np.mean(variances)) == pytest.approx(np.std(logs, ddof=1), rel=0.2)
+
+
+def test_halves_with_too_few_rows_say_nothing():
+    x, side = problem(9, 60, 4)
+    assert half_sample_variance(x[:40], side[:40, None]) is None
+    assert half_sample_variance(x, side[:, None]) > 0
+    x, side = problem(9, 19, 1)
+    assert half_sample_variance(x, side[:, None]) is None
 
 
 def test_an_attribute_that_never_varies_adds_nothing_and_is_named():
