@@ -46,6 +46,8 @@ def correlations(path: Path) -> dict[tuple[str, str], float]:
     found = {}
     for (metric, ladder), pairs in points.items():
         positions, values = zip(*sorted(pairs), strict=True)
+        if len(set(values)) == 1 or len(values) < 2:
+            continue
         tau = kendalltau(positions, values).statistic * direction[metric]
         found[metric, ladder] = float(np.nan_to_num(tau))
     return found
@@ -54,7 +56,8 @@ def correlations(path: Path) -> dict[tuple[str, str], float]:
 def claims(metric: str, ladder: str) -> bool:
     """Whether the metric declares that it ranks the ladder."""
     wanted = {"ranks_fidelity", "ranks_diversity"} if LADDERS[ladder] == "both" else {LADDERS[ladder]}
-    return metric in METRICS and wanted <= METRICS[metric].laws
+    laws = METRICS[metric].laws if metric in METRICS else frozenset()
+    return wanted <= laws or (ladder == "noise" and "ranks_noise" in laws)
 
 
 def main() -> None:
@@ -72,7 +75,7 @@ def main() -> None:
     for row, metric in enumerate(metrics):
         for column, ladder in enumerate(ladders):
             value = table[row, column]
-            axes.text(column, row, "–" if np.isnan(value) else f"{value:+.2f}", ha="center", va="center",
+            axes.text(column, row, "n/a" if np.isnan(value) else f"{value:+.2f}", ha="center", va="center",
                       fontsize=8, color="white" if abs(value) > 0.75 else "black")  # fmt: skip
             if claims(metric, ladder):
                 axes.add_patch(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, fill=False, lw=1.4))

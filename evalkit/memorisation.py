@@ -45,8 +45,7 @@ class MemorisationRequest:
     Attributes:
         training: what the model was trained on: images, a registered data set, or a reference with features.
         images: the samples, or ``model`` (with ``ckpt``) that makes ``num_samples`` of them.
-        extractor: the network whose ``head`` distances are taken in; None is its head for
-            features, or one that the reference keeps features of.
+        extractor: whose ``head`` distances are taken in; None is that for features, or one a reference keeps.
         near_quantile: see :func:`~evalkit.numerics.memorisation.memorisation_table`.
         out: folder of the state that a killed search resumes from.
     """
@@ -206,10 +205,10 @@ def _default_head(extractor: str, reference: Reference | None, console: Console)
     facts = FACTS[extractor]
     usual, known = facts.head_for("features"), reference.heads if reference else {}
     kept = [name for name, _ in facts.heads if name in known and known[name].has_bank]
-    if reference is None or usual in kept or not kept:
-        return usual
-    console.note(f"--head {kept[0]}: reference {reference.name!r} keeps no features of head {usual!r}")
-    return kept[0]
+    if kept and usual not in kept:
+        console.note(f"--head {kept[0]}: the reference keeps no features of head {usual!r}")
+        return kept[0]
+    return usual
 
 
 @dataclass(frozen=True, slots=True, eq=False)

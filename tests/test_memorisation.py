@@ -170,14 +170,14 @@ def test_the_head_is_one_that_the_reference_keeps(request_):
     )  # fmt: skip
     notes = Notes()
     assert search(request, console=notes).report.head == "block"
-    assert any(note.startswith("--head block: reference") and "'pooled'" in note for note in notes.notes)
+    assert any(note.startswith("--head block: the reference") and "'pooled'" in note for note in notes.notes)
 
 
 def test_the_head_for_features_is_preferred():
     reference = load_reference("cifar10-jpeg-train")
     notes = Notes()
     bank = reference.heads["block"].kept
-    both = reference.with_banks({name: bank for name in reference.heads})
+    both = reference.with_banks(dict.fromkeys(reference.heads, bank))
     assert "pooled" in both.heads
     assert _default_head("efficientnet-lite0", both, notes) == "pooled"
     assert _default_head("efficientnet-lite0", None, notes) == "pooled"

@@ -48,8 +48,8 @@ class FrechetInfinity(Metric):
         values="About 0 (also below) for a perfect model; no upper bound.",
         pitfalls="The bias is a line in 1/N only where N is many times the dimension: on real features the "
         "limit is 8 % too low at 4 images a dimension and 1 % at 10. The reference's own error stays in it. "
-        "The bias-corrected value of fd is closer at small N, and cheaper. Of a model next to perfect the "
-        "interval is up to 1.5 times too wide: cautious.",
+        "The bias-corrected value of fd is closer at small N, and cheaper. Of a good model the "
+        "interval is up to 1.6 times too wide: cautious.",
         cost="n d^2 for the moments and a few d^3 a point, once for the value and once for each block.",
         source="Chong & Forsyth 2020, section 3.1 (FID-infinity, without quasi-random latents).",
     )

@@ -47,7 +47,8 @@ class IntraFrechetDistance(Metric):
         values="0 to infinity; 0 at identity",
         pitfalls="Each class has few images, so the bias of the Fréchet distance is larger than over all of "
         "them: with no more images in a class than dimensions the value says little, and it compares only at "
-        "one number of images a class. Every class counts the same, however rare it is.",
+        "one number of images a class. Every class counts the same, however rare it is. Of "
+        "a good model the interval is up to 1.3 times too wide: cautious.",
         cost="one Fréchet distance for each class, and again for each block of the error bar: at most "
         "min(n_c, d)^3 + n_c d^2 each",
         source="Miyato & Koyama 2018, cGANs with Projection Discriminator, section 5 (intra-FID); Heusel et "

@@ -134,7 +134,8 @@ class Precision(NeighbourMetric):
         "Low: implausible images.",
         values="0 to 1; 1 at identity. A perfect model has the share of new real images: 0.67 for CIFAR-10 "
         "test images among 10 000 training images in EfficientNet-Lite0 features.",
-        pitfalls="It says nothing about diversity: repeating one typical image scores 1. " + SIZES,
+        pitfalls="Mild blur or JPEG does not lower it. "
+        "It says nothing about diversity: repeating one typical image scores 1. " + SIZES,
         cost=COST,
         source="Kynkäänniemi et al. 2019 (arXiv:1904.06991), eqs. 1-2",
     )
@@ -185,11 +186,12 @@ class Density(NeighbourMetric):
         meaning="How many reference balls a generated image lies in, over k: fidelity that counts dense "
         "regions more and outliers less than precision does.",
         values="0 upwards, can exceed 1; about 1 for a perfect model.",
-        pitfalls="Above 1 is no merit in itself: images crowd where real ones are dense. " + SIZES,
+        pitfalls="Mild blur and JPEG raise it, as smoother images are more typical, and so does leaving classes out. "
+        "Above 1 is no merit in itself: images crowd where real ones are dense. " + SIZES,
         cost=COST,
         source="Naeem et al. 2020 (arXiv:2002.09797), eq. 3",
     )
-    laws: ClassVar[frozenset[str]] = LAWS | {"ranks_fidelity"}
+    laws: ClassVar[frozenset[str]] = LAWS | {"ranks_noise"}
 
     k: int = 5
     inclusive: bool = False

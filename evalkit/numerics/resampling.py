@@ -155,6 +155,38 @@ def second_degree_share(
     return max(0.5, 1 - excess / variance) if variance > 0 else 1.0
 
 
+def second_degree_share_of_some(
+    value: float,
+    without: Sequence[float] | NDArray[np.float64],
+    pairs: Sequence[tuple[int, int, float]],
+) -> float:
+    """As :func:`second_degree_share`, with the excess estimated from some of the pairs of blocks.
+
+    Args:
+        value: the estimate from all rows.
+        without: ``[g]`` estimates, each without one of g blocks of equal size.
+        pairs: ``(i, j, estimate without blocks i and j)``, two pairs or more.
+
+    Returns:
+        The share, in 0.5..1.
+
+    Raises:
+        InvalidInputError: fewer than three blocks or two pairs, or a value is not finite.
+    """
+    groups = len(without)
+    left_out, _ = _checked(value, without, [1] * groups)
+    if groups < 3 or len(pairs) < 2 or not all(math.isfinite(estimate) for _, _, estimate in pairs):
+        raise InvalidInputError("the second order of a jackknife needs three blocks and two finite pairs")
+    change = left_out - value
+    interaction = [
+        (groups - 2) * (estimate - value) - (groups - 1) * float(change[i] + change[j])
+        for i, j, estimate in pairs
+    ]
+    excess = float(np.var(interaction, ddof=1)) / 2
+    variance = float(((change - change.mean()) ** 2).sum()) * (groups - 1) / groups
+    return max(0.5, 1 - excess / variance) if variance > 0 else 1.0
+
+
 def _second_order(
     value: float,
     without: Sequence[float] | NDArray[np.float64],

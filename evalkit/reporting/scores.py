@@ -98,11 +98,11 @@ def _predicted_rows(result: MetricResult) -> Iterable[tuple[Cell, ...]]:
     """A row below the score for each number of images that its distance was predicted at."""
     for found in predictions(result):
         value, error, low, high = found.value, found.stderr, found.low, found.high
-        known = low is not None and high is not None
+        around = None if low is None or high is None else interval(low, high, value=value, error=error)
         yield (
             Cell(f"  predicted, N = {found.images}"),
             Cell(f"{measured(value, error)} {result.unit}".strip()),
-            Cell(interval(low, high, value=value, error=error) if known else MISSING),
+            Cell(around or MISSING),
             *(Cell("") for _ in range(3)),
         )
 

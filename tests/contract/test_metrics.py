@@ -14,7 +14,7 @@ from tests.contract.metric_cases import CASES, Reference, Side, case, compute, r
 KNOWN_LAWS = {
     "needs_reference", "ignores_reference", "zero_at_identity", "one_at_identity", "symmetric",
     "order_invariant", "non_negative", "at_most_one", "at_least_one", "detects_copies", "ranks_fidelity",
-    "ranks_diversity",
+    "ranks_diversity", "ranks_noise",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", METRICS)
 

@@ -73,7 +73,7 @@ def test_at_its_own_number_the_prediction_is_the_measurement():
 @pytest.mark.parametrize(
     ("n", "blocks", "report_at", "needed"),
     [(15, 5, 5000, "at least 19"), (16, 4, 5000, "at least 20"), (9, 3, 5000, "at least 23"),
-     (80, 1, 5000, "two blocks"), (80, 8, 12, "from 16 on")],
+     (80, 1, 5000, "two blocks")],
 )  # fmt: skip
 def test_what_is_not_proven_is_left_out_with_the_number_needed(n, blocks, report_at, needed):
     score = compute(features(3, n), report_at=report_at, blocks=blocks)
@@ -92,9 +92,15 @@ def test_a_reference_of_low_rank_needs_fewer_images():
     assert compute(features(4, 12)).bias_corrected is None
 
 
-def test_the_spec_names_it_only_where_it_is_set():
-    assert FrechetDistance().spec.params == ()
-    assert dict(FrechetDistance(report_at=50_000).spec.params) == {"report_at": 50_000}
+def test_a_number_below_the_proven_range_leaves_the_limit():
+    plain, asked = compute(features(3, 80)), compute(features(3, 80), report_at=12)
+    assert asked.bias_corrected == plain.bias_corrected is not None
+    assert set(asked.details) == {f"predicted_inf{s}" for s in SUFFIXES}
+    assert any("from 16 on" in w for w in asked.warnings)
+
+
+def test_the_spec_does_not_name_it_as_it_moves_no_value():
+    assert FrechetDistance().spec == FrechetDistance(report_at=50_000).spec
     with pytest.raises(UsageError, match="report_at"):
         FrechetDistance(report_at=-1)
 

@@ -138,3 +138,10 @@ def test_few_pairs():
 def test_order_does_not_matter(name):
     mixed = np.random.default_rng(5).permutation(values())
     assert compute(METRICS[name](), mixed).value == pytest.approx(compute(METRICS[name](), values()).value)
+
+
+def test_two_pairs_in_one_block_have_an_error_bar():
+    one, two = (compute(METRICS["ssim"](), values(n=2), blocks=b) for b in (1, 2))
+    assert (one.stderr, one.ci) == (two.stderr, two.ci)
+    assert one.stderr > 0
+    assert (one.blocks, one.block_sizes) == ((), ())

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from evalkit.errors import NothingMeasuredError
+from evalkit.reporting.formatting import to_ascii
 from evalkit.reporting.table import comparison_table, render, score_table
 from evalkit.spec import Interval
 
@@ -136,7 +137,7 @@ def test_variants_are_named_only_where_they_tell_columns_apart(make):
     both = make.record("a", make.result("fd", 1.0, variant="x"), make.result("fd", 2.0, variant="y"))
     assert [c.title for c in comparison_table([both]).columns[2:]] == ["fd/x ↓", "fd/y ↓"]
     assert texts(column(score_table(both), "metric")) == ["fd ↓ (x)", "fd ↓ (y)"]
-    one = make.record("a", make.result("fd", 1.0, variant="x"))
+    one = make.record("a", make.result("fd", 1.0, variant="block"))
     assert [c.title for c in comparison_table([one]).columns[2:]] == ["fd ↓"]
     assert texts(column(score_table(one), "metric")) == ["fd ↓"]
 
@@ -288,3 +289,82 @@ def test_a_region_is_always_named(make):
     assert comparison_table([make.record("a", inside)]).columns[2].title == "ssim/inside ↑"
     both = score_table(make.record("a", whole, inside))
     assert [texts(row)[0] for row in both.rows] == ["ssim ↑ (whole)", "ssim ↑ (inside)"]
+
+
+@pytest.mark.parametrize(
+    ("label", "variant", "shown"),
+    [
+        ("fd:efficientnet-lite0", "block", False),  # the head of the protocol
+        ("fd:efficientnet-lite0", "pooled", True),
+        ("fd-infinity:efficientnet-lite0", "block", False),  # not of the protocol, but on its head
+        ("fd:dinov2", "cls", False),
+        ("fd:inception-v3/192", "192", False),
+        ("ppl:lpips-vgg", "ppl2_zend", True),
+        ("accuracy:cifar10", "cifar10", False),
+        ("accuracy:cifar10", "cifar10-top5", True),
+        ("accuracy:efficientnet-lite0", "cifar10", True),
+        ("ssim", "whole", False),
+        ("ssim", "outside", True),
+        ("fd", "", False),
+    ],
+)
+def test_a_variant_is_shown_where_the_label_does_not_imply_it(make, label, variant, shown):
+    heads = ("block", "pooled", "cls", "192", "distance", "ssim/outside")
+    fields = {"metrics": [{"name": "fd", "head": head} for head in heads]}
+    record = make.record("a", make.result(label, 1.0, variant=variant), fields=fields)
+    row, title = texts(column(score_table(record), "metric")), comparison_table([record]).columns[2].title
+    assert row == [f"{label} ↓ ({variant})" if shown else f"{label} ↓"]
+    assert title == (f"{label}/{variant} ↓" if shown else f"{label} ↓")
+
+
+def test_a_record_that_names_no_heads_shows_no_variant(make):
+    record = make.record("a", make.result("fd", 1.0, variant="x"), fields={"metrics": "unknown"})
+    assert texts(column(score_table(record), "metric")) == ["fd ↓"]
+
+
+def predicted(value, at=("inf", 50_000)):
+    parts = (("", 0.0), ("_stderr", None), ("_low", -2.0), ("_high", 2.0))
+    return {f"predicted_{n}{end}": 1.0 if add is None else value + add for n in at for end, add in parts}
+
+
+def test_predictions_are_rows_below_the_score(make):
+    record = make.record(
+        "a", make.result("fd", 9.0, 0.5, bias_corrected=5.0, details=predicted(5.0)), make.result("kd", 1.0)
+    )
+    table = score_table(record)
+    assert [texts(row) for row in table.rows] == [
+        ["fd ↓", "9.00 ± 0.50", "[8.00, 10.00]", "5.00", "1,024", ""],
+        ["  predicted, N = 50,000", "5.0 ± 1.0", "[3.0, 7.0]", "", "", ""],
+        ["  predicted, N = ∞", "5.0 ± 1.0", "[3.0, 7.0]", "", "", ""],
+        ["kd ↓", "1.000", "—", "—", "1,024", ""],
+    ]
+    first, second = table.data
+    assert (first["predicted_50000"], first["predicted_50000_low"], first["predicted_inf"]) == (5.0, 3.0, 5.0)
+    assert (second["predicted_50000"], list(second)) == (None, list(first))
+    assert "predicted_50000_stderr" in render(table, "csv").splitlines()[0].split(",")
+    assert "predicted, N = inf" in to_ascii(render(table, "table"))
+    for width in (80, 100, 120):
+        assert max(map(len, render(table, "table", width=width).splitlines())) <= width
+
+
+def test_nothing_predicted_adds_nothing(make):
+    record = make.record("a", make.result("fd", 9.0, 0.5, details={"predicted_note": 1.0, "std": 2.0}))
+    assert len(score_table(record).rows) == 1
+    assert not [name for name in score_table(record).data[0] if "predicted" in name]
+
+
+def test_an_interval_that_is_not_known_is_a_dash(make):
+    record = make.record("a", make.result("fd", 9.0, 0.5, details={"predicted_100": 7.0}))
+    assert texts(score_table(record).rows[1])[:3] == ["  predicted, N = 100", "7.000", "—"]
+
+
+def test_comparisons_tell_what_was_predicted(make):
+    records = [
+        make.record("b", make.result("fd", 9.0, 0.5, details=predicted(5.0, at=[50_000]))),
+        make.record("a", make.result("fd", 8.0, 0.5, details=predicted(4.0, at=[50_000]))),
+        make.record("c", make.result("fd", 10.0, 0.5)),
+    ]
+    table = comparison_table(records)
+    assert "Predicted fd at N = 50,000: a 4.0 ± 1.0, b 5.0 ± 1.0." in table.facts
+    assert [row["fd_predicted_50000"] for row in table.data] == [4.0, 5.0, None]
+    assert render(table, "csv").count("\n") == 4
