@@ -243,7 +243,7 @@ class FeatureSet:
     """Features of one side, split into jackknife blocks.
 
     Attributes:
-        blocks: float32 ``[n_b, d]`` arrays, in index order; one block where no error bar is wanted.
+        blocks: float32 ``[n_b, d]`` arrays, in index order; one block where no jackknife is wanted.
         labels: int64 ``[n_b]`` class labels of the images, block by block, or None.
         texts: float32 ``[n_b, d]`` features of the images' prompts, block by block, or None.
     """

@@ -45,7 +45,10 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """One number with its error bar; ``metric`` is the printed label, ``variant`` the head that was read."""
+    """One number with its error bar; ``metric`` is the printed label, ``variant`` what it read or how.
+
+    The head, or the metric's own name of its variant: ``ppl2_wend``, ``inside``, ``cifar10-top5``.
+    """
 
     metric: str
     variant: str

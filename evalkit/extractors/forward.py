@@ -71,9 +71,12 @@ def _check_images(images: Tensor) -> None:
 
 
 def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one."""
+    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one.
+
+    A single item runs on one thread too: kernels cut among threads round otherwise.
+    """
     threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
+    if threads == 1:
         yield from map(run, items)
         return
     try:

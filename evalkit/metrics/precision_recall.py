@@ -186,7 +186,8 @@ class Density(NeighbourMetric):
         meaning="How many reference balls a generated image lies in, over k: fidelity that counts dense "
         "regions more and outliers less than precision does.",
         values="0 upwards, can exceed 1; about 1 for a perfect model.",
-        pitfalls="Mild blur and JPEG raise it, as smoother images are more typical, and so does leaving classes out. "
+        pitfalls="Mild blur and JPEG raise it, as smoother images are more typical, and so does "
+        "leaving classes out. "
         "Above 1 is no merit in itself: images crowd where real ones are dense. " + SIZES,
         cost=COST,
         source="Naeem et al. 2020 (arXiv:2002.09797), eq. 3",

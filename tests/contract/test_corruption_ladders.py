@@ -1,8 +1,9 @@
 """Every metric that claims quality ranks real images by how far they were corrupted.
 
-A metric declares ``ranks_fidelity`` (noise, blur, JPEG), ``ranks_noise`` alone, or ``ranks_diversity`` (classes left out, classes
-made unequal). The features are those of real images through the embedded extractor (tests/data/README.md);
-the references are those that ship. The same ladders with more rungs and images are in ``benchmarks/metric_ladders.csv``.
+A metric declares ``ranks_fidelity`` (noise, blur, JPEG), ``ranks_noise`` alone, or ``ranks_diversity``
+(classes left out, classes made unequal). The features are those of real images through the embedded
+extractor (see tests/data/README.md); the references are those that ship. The same ladders with more rungs
+and images are in ``benchmarks/metric_ladders.csv``.
 """
 
 from __future__ import annotations

@@ -172,7 +172,8 @@ def test_stages_of_the_embedded_extractor_are_its_blocks():
     assert [tuple(stage.shape) for stage in stages] == [(3, c, s, s) for c, s in shapes]
     assert all(torch.equal(one, other) for one, other in zip(stages, floats, strict=True))
     block = extractor(images, ["block"])["block"]
-    torch.testing.assert_close(stages[-1].mean((2, 3)), block, rtol=1e-5, atol=1e-6)
+    # Of the largest feature: the extractor runs on one thread a chunk, stages() on all, which sum in other orders.
+    assert (stages[-1].mean((2, 3)) - block).abs().max() <= 1e-5 * block.abs().max()
 
 
 def test_stages_of_the_embedded_extractor_agree_with_timm():
