@@ -172,7 +172,7 @@ def test_stages_of_the_embedded_extractor_are_its_blocks():
     assert [tuple(stage.shape) for stage in stages] == [(3, c, s, s) for c, s in shapes]
     assert all(torch.equal(one, other) for one, other in zip(stages, floats, strict=True))
     block = extractor(images, ["block"])["block"]
-    # Of the largest feature: the extractor runs on one thread a chunk, stages() on all, which sum in other orders.
+    # Of the largest feature: a chunk runs on one thread, stages() on all, and they sum in other orders.
     assert (stages[-1].mean((2, 3)) - block).abs().max() <= 1e-5 * block.abs().max()
 
 
