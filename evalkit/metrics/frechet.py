@@ -43,7 +43,9 @@ from evalkit.spec import Better, Score, Spec
 # 3.2 images a dimension and is 13 % low at 1.6. ``fd`` itself corrects by the spectrum and does not need it.
 CORRECTABLE = 3
 SMALL_SAMPLE = 5
-MOSTLY_BIAS = 0.2  # share of the distance that is bias, from which the second order of its error is looked at
+BIAS_MATTERS = (
+    0.2  # share of the distance that is bias, from which the second order of its error is looked at
+)
 
 
 @METRICS.register("fd")
@@ -154,10 +156,10 @@ def _share(generated: FeatureSet, target: GaussianFactor, measured: ShiftedDista
 
     Of a model next to perfect the distance is mostly the squared error of the moments, which the jackknife
     counts twice (see :func:`~evalkit.numerics.resampling.second_degree_share`). Neighbouring blocks stand for
-    all pairs, and are left out only where the distance is mostly bias.
+    all pairs. Where little of the distance is bias, the model is far from perfect and this work is saved.
     """
     groups = len(measured.without)
-    if groups < 3 or measured.value - limit < MOSTLY_BIAS * measured.value:
+    if groups < 3 or measured.value - limit < BIAS_MATTERS * measured.value:
         return 1.0
     parts = [moments_of([block]) for block in generated.blocks]
     pairs = []

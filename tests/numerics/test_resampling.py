@@ -18,7 +18,7 @@ from evalkit.numerics import (
     gaussian_factor_from_features,
     jackknife,
 )
-from evalkit.numerics.resampling import balanced_halves, second_degree_share
+from evalkit.numerics.resampling import balanced_halves, second_degree_share, second_degree_share_of_some
 
 
 @given(n=st.integers(1, 500), blocks=st.integers(1, 40))
@@ -195,3 +195,44 @@ def test_balanced_halves_give_the_variance_of_a_mean_exactly():
     x = np.random.default_rng(2).standard_normal(20)
     halves = np.array([x[cut].mean() - x[~cut].mean() for cut in cuts])
     assert np.mean(halves**2) / 4 == pytest.approx(x.var(ddof=1) / 20, rel=1e-12)
+
+
+def squared_mean(seed, groups=12, dimension=30):
+    """A statistic that is nothing but second order: |mean|^2 of centred rows, without blocks and pairs."""
+    x = np.random.default_rng(seed).standard_normal((groups, 10, dimension))
+
+    def of(*left_out):
+        return float((np.delete(x, left_out, axis=0).mean(axis=(0, 1)) ** 2).sum())
+
+    pairs = [(b, c, of(b, c)) for b, c in zip(*np.triu_indices(groups, 1), strict=True)]
+    return of(), [of(b) for b in range(groups)], pairs
+
+
+def test_some_pairs_estimate_the_share_of_all():
+    for seed in range(5):
+        value, without, pairs = squared_mean(seed)
+        table = np.zeros((12, 12))
+        for b, c, estimate in pairs:
+            table[b, c] = estimate
+        whole = second_degree_share(value, without, table)
+        # An unbiased variance over 66 pairs against a plain mean: 66 / 65 of the excess.
+        assert second_degree_share_of_some(value, without, pairs) == pytest.approx(whole, abs=0.02)
+
+
+def test_neighbouring_pairs_find_a_statistic_of_second_order():
+    shares = []
+    for seed in range(60):
+        value, without, pairs = squared_mean(seed)
+        near = [pair for pair in pairs if pair[1] - pair[0] in {1, 11}]
+        shares.append(second_degree_share_of_some(value, without, near))
+    assert 0.5 <= np.mean(shares) < 0.75
+
+
+def test_some_pairs_change_nothing_for_a_mean():
+    x = np.random.default_rng(1).standard_normal((6, 5))
+    without = [np.delete(x, b, axis=0).mean() for b in range(6)]
+    pairs = [(b, b + 1, np.delete(x, [b, b + 1], axis=0).mean()) for b in range(5)]
+    assert second_degree_share_of_some(x.mean(), without, pairs) == pytest.approx(1.0)
+    for bad in (pairs[:1], [(0, 1, np.nan), (1, 2, 1.0)]):
+        with pytest.raises(InvalidInputError):
+            second_degree_share_of_some(x.mean(), without, bad)
