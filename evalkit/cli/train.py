@@ -32,6 +32,13 @@ import click
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; part of what is reproduced."
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="STEP",
+    help="Also keep the checkpoint of this step as RECIPE-STEP.safetensors (repeatable).",
+)
 def train(
     recipe: str,
     data: Path,
@@ -41,6 +48,7 @@ def train(
     seed: int,
     device: str,
     threads: int | None,
+    keep: tuple[int, ...],
 ) -> None:
     """Train RECIPE (ddpm, cgan, stylegan, vae) again; continues where a run in the same folder stopped.
 
@@ -62,7 +70,11 @@ def train(
         torch.set_num_threads(threads)
     place = str(resolve_device(device))
     options = FitOptions(
-        steps=steps or chosen.steps, batch_size=batch_size or chosen.batch_size, seed=seed, device=place
+        steps=steps or chosen.steps,
+        batch_size=batch_size or chosen.batch_size,
+        seed=seed,
+        device=place,
+        keep=keep,
     )
     with StderrConsole() as console:
         source = open_source(data)
@@ -73,9 +85,7 @@ def train(
             resolution=int(str(config.get("resolution", 32))),
             num_classes=int(str(config["num_classes"])),
         )
-        facts = fit(task, training_set, options, out=out)
-        path = out / f"{recipe}.safetensors"
-        description = {
+        description: dict[str, object] = {
             "recipe": recipe,
             "data": data.name,
             "images": len(source),
@@ -84,6 +94,13 @@ def train(
             "commit": source_commit(),
             "device": place,
             "threads": torch.get_num_threads(),
+            "batch_size": options.batch_size,
         }
-        export(task, path, {**description, **facts, "batch_size": options.batch_size})
+
+        def keep_checkpoint(facts: dict[str, float]) -> None:
+            export(task, out / f"{recipe}-{facts['steps']}.safetensors", {**description, **facts})
+
+        facts = fit(task, training_set, options, out=out, keep=keep_checkpoint)
+        path = out / f"{recipe}.safetensors"
+        export(task, path, {**description, **facts})
         console.note(f"wrote {path}; try it: evalkit score --model {recipe} --ckpt {path}")

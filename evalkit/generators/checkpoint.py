@@ -36,11 +36,17 @@ class Checkpoint:
     Attributes:
         tensors: name -> tensor on the CPU, in the file's own dtype.
         sha256: digest of the file.
-        format: ``evalkit`` (safetensors with a header) or ``torch`` (a state dict).
+        format: ``evalkit`` (safetensors with a header), ``safetensors``, ``torch`` (a state dict),
+            ``pickle`` (NVIDIA's persistent classes) or ``folder`` (diffusers).
         architecture: registered model name, where the file says so.
-        config: network configuration, where the file says so.
+        config: what the file says of the network: evalkit's header, the constructor's arguments in a
+            pickle, or ``config.json``.
         training: facts for the model card, where the file says so.
         part: which sub-dictionary was used (empty: the whole file).
+        layout: which foreign layout it is (a key of :data:`evalkit.generators.facts.LAYOUTS`).
+        class_name: class of the pickled or described network, where the file says so.
+        given: fields of the configuration from a preset and a sidecar, which win over everything else.
+        preset: name of that preset.
     """
 
     tensors: Mapping[str, Tensor]
@@ -50,6 +56,10 @@ class Checkpoint:
     config: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
+    layout: str | None = None
+    class_name: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
 
 
 def save_checkpoint(

@@ -1,14 +1,21 @@
-"""From a checkpoint's header to a network's configuration."""
+"""From a checkpoint to a network's configuration: what it says itself, what its tensors show, what was given.
+
+Four sources, the later ones first in line: fields inferred from tensor shapes, the file's own description
+(evalkit's header, constructor arguments in an NVIDIA pickle, a diffusers ``config.json``), a named preset,
+and a sidecar JSON. Fields without a default that none of them knows are refused by name: never guessed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint
 
 ConfigT = TypeVar("ConfigT")
+_NOTHING: Mapping[str, object] = {}
 
 
 def build_config(kind: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
@@ -17,17 +24,59 @@ def build_config(kind: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
     Raises:
         CheckpointError: the header has unknown or ill-typed fields.
     """
-    if checkpoint.config is None:
-        return kind()
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass by contract
-    unknown = sorted(set(checkpoint.config) - known)
-    if unknown:
-        raise CheckpointError(f"the checkpoint's configuration has unknown fields: {', '.join(unknown)}")
+    return configure(kind, checkpoint, described=checkpoint.config or _NOTHING)
+
+
+def configure(
+    kind: type[ConfigT],
+    checkpoint: Checkpoint,
+    *,
+    inferred: Mapping[str, object] = _NOTHING,
+    described: Mapping[str, object] = _NOTHING,
+) -> ConfigT:
+    """Return a frozen configuration of type ``kind`` (a dataclass) for ``checkpoint``.
+
+    Args:
+        kind: its fields are what the network and its sampler must know; those without a default are needed.
+        checkpoint: supplies ``given`` (preset and sidecar).
+        inferred: fields that the shapes of the tensors show beyond doubt.
+        described: fields that the file itself states, already in the words of ``kind``.
+
+    Raises:
+        CheckpointError: a field is unknown, ill-typed, missing, or given otherwise than the file shows.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass by contract
+    values: dict[str, Any] = {}
+    for source in (inferred, described, checkpoint.given):
+        unknown = sorted(set(source) - set(known))
+        if unknown:
+            raise CheckpointError(
+                f"the checkpoint's configuration has unknown fields: {', '.join(unknown)}",
+                hint=f"known ones are {', '.join(sorted(known))}",
+            )
+        values |= {key: _frozen(value) for key, value in source.items()}
+    for key, shown in inferred.items():
+        if values[key] != _frozen(shown):
+            raise CheckpointError(
+                f"{key} is given as {values[key]!r}, but the tensors show {shown!r}",
+                hint="correct the preset or the sidecar JSON",
+            )
+    missing = sorted(name for name, f in known.items() if _is_needed(f) and name not in values)
+    if missing:
+        raise CheckpointError(
+            f"the tensors do not reveal: {', '.join(missing)}",
+            hint="name a --preset, or write these fields into a JSON file beside the checkpoint "
+            "(its name with .json added)",
+        )
     try:
-        return kind(**{key: _frozen(value) for key, value in checkpoint.config.items()})
+        return kind(**values)
     except TypeError as error:
         raise CheckpointError(f"the checkpoint's configuration is damaged: {error}") from error
 
 
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON data
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -87,7 +90,9 @@ class NativeGenerator(ABC):
         self.sampler, self.steps = options.resolve(name)
         self.device = torch.device(options.device)
         self.dtype = _DTYPES[options.dtype]
-        self.checkpoint_format = checkpoint.format
+        self.checkpoint_format = checkpoint.layout or checkpoint.format
+        self.checkpoint_part = checkpoint.part
+        self.configuration = _foreign_configuration(network, checkpoint)
         self.checkpoint_sha256 = checkpoint.sha256
         self.network = network.eval().requires_grad_(requires_grad=False)
         self.network.to(self.device).to(memory_format=torch.channels_last)
@@ -105,6 +110,7 @@ class NativeGenerator(ABC):
             steps=self.steps,
             dtype=self.options.dtype,
             quantisation=QUANTISATION,
+            **self.configuration,
             **self._settings(),
         )
 
@@ -134,6 +140,20 @@ class NativeGenerator(ABC):
 
     def _settings(self) -> dict[str, Any]:
         return {}
+
+
+def _foreign_configuration(network: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """What decides the images besides the digest: evalkit's own files hold it, others leave it to us."""
+    if checkpoint.format == "evalkit":
+        return {}
+    config = getattr(network, "config", None)
+    stated = (
+        dataclasses.asdict(config)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type)
+        else {}
+    )
+    text = json.dumps(stated, sort_keys=True, default=str)
+    return {"configuration": hashlib.sha256(text.encode()).hexdigest()[:16], "part": checkpoint.part}
 
 
 def quantise(images: Tensor) -> Tensor:

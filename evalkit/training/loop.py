@@ -12,7 +12,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -53,7 +53,10 @@ class TrainingTask(Protocol):
         ...
 
     def finish(self, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Last touch before export, for example recalibrating batch-norm statistics."""
+        """Last touch before an export, for example recalibrating batch-norm statistics.
+
+        Training may go on afterwards, as if it had not been called.
+        """
         ...
 
     def export(self) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -76,6 +79,8 @@ class FitOptions:
     save_seconds: float = 120.0
     preview_every: int = 1000
     flip: bool = True
+    keep: tuple[int, ...] = ()
+    """Steps at which a checkpoint is kept besides the last one: a ladder of known order."""
 
     @property
     def data_order(self) -> dict[str, int]:
@@ -109,10 +114,18 @@ class TrainingSet:
         return images.contiguous(memory_format=torch.channels_last), labels
 
 
-def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path) -> dict[str, float]:
+def fit(
+    task: TrainingTask,
+    data: TrainingSet,
+    options: FitOptions,
+    *,
+    out: Path,
+    keep: Callable[[dict[str, float]], None] | None = None,
+) -> dict[str, float]:
     """Train ``task`` to ``options.steps``, resuming from ``out`` where a state is there.
 
-    Writes ``training-state.pt`` (replaced atomically), ``log.csv`` and ``preview-*.png`` below ``out``.
+    Writes ``training-state.pt`` (replaced atomically), ``log.csv`` and ``preview-*.png`` below ``out``, and
+    calls ``keep`` with the facts so far at every step of ``options.keep``.
 
     Returns:
         Facts for the model card: steps, images seen, and seconds spent over all runs.
@@ -135,18 +148,17 @@ def fit(task: TrainingTask, data: TrainingSet, options: FitOptions, *, out: Path
             _log(out / "log.csv", step + 1, logged)
         if (step + 1) % options.preview_every == 0:
             save_grid(task.preview(torch.Generator().manual_seed(0)), out / f"preview-{step + 1:06d}.png")
+        if keep and step + 1 in options.keep:
+            task.finish(_recalibration_batches(data, options))
+            keep(_facts(options, steps=step + 1, seconds=seconds + time.monotonic() - clock))
         if time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
             _save(task, options, out / STATE_FILE, step=step + 1, seconds=seconds + saved - clock)
     seconds += time.monotonic() - clock
     _save(task, options, out / STATE_FILE, step=max(options.steps, start), seconds=seconds)
-    task.finish([data.batch(options, s, torch.Generator().manual_seed(s)) for s in range(40)])
+    task.finish(_recalibration_batches(data, options))
     save_grid(task.preview(torch.Generator().manual_seed(0)), out / "preview-final.png")
-    return {
-        "steps": options.steps,
-        "images_seen": options.steps * options.batch_size,
-        "seconds": round(seconds),
-    }
+    return _facts(options, steps=options.steps, seconds=seconds)
 
 
 class MovingAverage(Generic[NetworkT]):
@@ -180,6 +192,14 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:
     tiles = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).cpu().numpy()
     rows = [np.concatenate(list(tiles[i : i + columns]), axis=2) for i in range(0, len(tiles), columns)]
     Image.fromarray(np.concatenate(rows, axis=1).transpose(1, 2, 0)).save(path)
+
+
+def _recalibration_batches(data: TrainingSet, options: FitOptions) -> list[tuple[Tensor, Tensor]]:
+    return [data.batch(options, s, torch.Generator().manual_seed(s)) for s in range(40)]
+
+
+def _facts(options: FitOptions, *, steps: int, seconds: float) -> dict[str, float]:
+    return {"steps": steps, "images_seen": steps * options.batch_size, "seconds": round(seconds)}
 
 
 def _resume(task: TrainingTask, options: FitOptions, path: Path) -> tuple[int, float]:

@@ -1,0 +1,1 @@
+"""The U-Nets of pytorch-ddpm and of the DDIM repository."""

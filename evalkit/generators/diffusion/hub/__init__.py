@@ -1,0 +1,1 @@
+"""Models in the folders of the diffusers library."""

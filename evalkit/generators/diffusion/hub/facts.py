@@ -1,0 +1,9 @@
+"""Models in the folders of the diffusers library. What there is, without torch."""
+
+from __future__ import annotations
+
+from evalkit.generators.description import GeneratorFacts, LayoutFacts
+
+FACTS: tuple[GeneratorFacts, ...] = ()
+
+LAYOUTS: tuple[LayoutFacts, ...] = ()

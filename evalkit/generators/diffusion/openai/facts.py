@@ -1,0 +1,9 @@
+"""The U-Nets of improved-diffusion and guided-diffusion. What there is, without torch."""
+
+from __future__ import annotations
+
+from evalkit.generators.description import GeneratorFacts, LayoutFacts
+
+FACTS: tuple[GeneratorFacts, ...] = ()
+
+LAYOUTS: tuple[LayoutFacts, ...] = ()

@@ -1,0 +1,1 @@
+"""BigGAN and what shares its generator."""

@@ -1,0 +1,1 @@
+"""Generators of plain, spectrally normalised and self-attentive GANs."""

@@ -1,0 +1,1 @@
+"""Progressively grown GANs."""

@@ -1,0 +1,1 @@
+"""StyleGAN2 and what shares its generator."""

@@ -1,0 +1,1 @@
+"""Image-to-image generators: Pix2Pix and CycleGAN."""
