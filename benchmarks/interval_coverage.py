@@ -82,7 +82,7 @@ SETTINGS = {
     "frechet-few": Setting(FRECHET, n=512, bank=2000),
     "frechet-many": Setting(FRECHET, n=2048, bank=5000),
     "limit": Setting(("fd-infinity",), n=512, bank=2000, axes=64),
-    "likelihood": Setting(("fld",), n=256, bank=1000, repetitions=100),
+    "likelihood": Setting(("fld",), n=128, bank=500, repetitions=100),
     "logits": Setting(("is", "accuracy"), n=512, bank=2000, logits=True),
 }
 
@@ -220,10 +220,12 @@ def repeated(repeat: Repetition, count: int) -> list[Mapping[str, Score]]:
     return [repeat(repetition) for repetition in range(count)]
 
 
-def measured(path: Path, chosen: Sequence[str], repetitions: int) -> Iterator[dict[str, object]]:
+def measured(
+    path: Path, chosen: Sequence[str], wanted: Sequence[str], repetitions: int
+) -> Iterator[dict[str, object]]:
     """Yield the rows of the CSV."""
     if "synthetic" in chosen:
-        for name in METRICS:
+        for name in wanted:
             n, bank = SLOW.get(name, (SYNTHETIC, SYNTHETIC_REFERENCE))
             width = metric_cases.side(name, 0, n=1).rows.shape[1]
             size = {"data": "synthetic", "n": n, "reference": bank, "dimension": width}
@@ -232,6 +234,9 @@ def measured(path: Path, chosen: Sequence[str], repetitions: int) -> Iterator[di
         if key == "synthetic":
             continue
         setting = SETTINGS[key]
+        setting = dataclasses.replace(setting, metrics=tuple(m for m in setting.metrics if m in wanted))
+        if not setting.metrics:
+            continue
         by_name, reference = pools(path, setting)
         for name, pool in by_name.items():
             size = {"data": name, "n": setting.n, "reference": setting.bank, "dimension": pool.rows.shape[1]}
@@ -248,12 +253,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=["synthetic", *SETTINGS], default=["synthetic", *SETTINGS]
     )
+    parser.add_argument("--metrics", nargs="+", choices=list(METRICS), default=list(METRICS))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        for row in measured(options.features, options.only, options.repetitions):
+        for row in measured(options.features, options.only, options.metrics, options.repetitions):
             writer.writerow(row)
             file.flush()
             print(*(f"{row[field]!s:>12}" for field in FIELDS), flush=True)

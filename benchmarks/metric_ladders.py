@@ -7,7 +7,8 @@ that the embedded protocol can serve scores every rung through `evalkit score`, 
 what users run.
 
     python benchmarks/metric_ladders.py test.parquet --work /tmp/ladders --out benchmarks/metric_ladders.csv
-    # with `--model stylegan --snapshots FOLDER` also the checkpoints of one training
+    # with `--model ddpm --snapshots FOLDER` also the checkpoints of one training (`evalkit train --keep`);
+    # with `--only-training` these alone are scored, and replace those in the CSV
     # with `--features tests/data/ladder_features.npz` keeps features of some rungs for the test suite
     python benchmarks/metric_ladders_figure.py   # draws docs/figures/metric_ladders.png from the CSV
 """
@@ -190,12 +191,17 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="labelled images, for example the test split")
     parser.add_argument("--work", type=Path, required=True, help="folder for images, records and state")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="stylegan")
+    parser.add_argument("--model", default="ddpm")
     parser.add_argument("--snapshots", type=Path, help="folder of checkpoints with their steps in the names")
+    parser.add_argument("--only-training", action="store_true", help="leave the other ladders as they are")
     parser.add_argument("--features", type=Path, help="npz of features of some rungs, for tests")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = list(image_ladders(options.images, options.work))
+    if options.only_training:
+        with options.out.open(encoding="utf-8") as file:
+            rows = [dict(row) for row in csv.DictReader(file) if row["ladder"] != "training"]
+    else:
+        rows = list(image_ladders(options.images, options.work))
     if options.features is not None:
         keep_features(options.work, options.features)
     if options.snapshots is not None:

@@ -110,6 +110,22 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class PromptedGenerator(Generator, Protocol):
+    """A generator that is told in words what to draw; :meth:`generate` may then refuse."""
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether each image needs a prompt (one class may serve models with and without words)."""
+        ...
+
+    def generate_prompted(
+        self, seeds: IndexArray, prompts: Sequence[str], *, labels: IndexArray | None = None
+    ) -> Tensor:
+        """Return uint8 ``[n, 3, h, w]``, one image for each 64-bit seed and its prompt (and label)."""
+        ...
+
+
+@runtime_checkable
 class LatentGenerator(Generator, Protocol):
     """A generator that shows its latent space: z -> w -> image, or z -> image."""
 
@@ -147,6 +163,20 @@ class Reconstructor(Protocol):
 
     def reconstruct(self, images: Tensor, *, labels: IndexArray | None = None) -> Tensor:
         """Return the reconstructions of uint8 ``[n, 3, h, w]`` images, uint8 of the same shape."""
+        ...
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """A model that turns an image into another one: image -> image."""
+
+    @property
+    def spec(self) -> Spec:
+        """Network name, its settings, and the checkpoint's SHA-256."""
+        ...
+
+    def translate(self, images: Tensor, *, seeds: IndexArray) -> Tensor:
+        """Return uint8 ``[n, 3, h', w']`` for uint8 ``[n, 3, h, w]``; image i draws from seed i alone."""
         ...
 
 

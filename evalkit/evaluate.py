@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from evalkit.console import Console
-from evalkit.core import Extractor, Probe
+from evalkit.core import Extractor, ImageSource, Probe
 from evalkit.errors import UsageError
 from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract, state_store
 from evalkit.extractors import build_extractor
@@ -27,7 +27,9 @@ from evalkit.references import Reference
 from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
 from evalkit.shards import ShardLayout
-from evalkit.subjects import Subject, open_generator, open_images
+from evalkit.sources.fixed_blocks import BLOCK, FixedBlockSource
+from evalkit.sources.generated import GeneratedSource
+from evalkit.subjects import Subject, open_generator, open_images, open_translation
 from evalkit.throughput import WarmUp, performance, warm_up
 
 STATE_FOLDER = "state"
@@ -61,6 +63,8 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     """
     request.check()
     started = time.monotonic()
+    if request.strict and request.batch_size is not None:
+        console.note(f"--determinism strict computes batches of {BLOCK} images: --batch-size is not used")
     device = resolve_device(request.device)
     plan = make_plan(request.protocol, request=request, notify=console.note)
     subject = _open_subject(request, plan, device=device, console=console)
@@ -102,7 +106,7 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         read_prompts(job.request.prompts, subject.source, found=subject.found) if found.prompted else None
     )
     record = replace(record, data=_data(references.get(plan.headline)))
-    warm = warm_up(subject.source, job.device) if subject.generator and plan.networks else None
+    warm = warm_up(_unblocked(subject), job.device) if subject.generator and plan.networks else None
     materials = Materials(
         lanes=_one_pass(job, plan),
         probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
@@ -121,6 +125,15 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
     )
 
 
+def _in_fixed_blocks(source: ImageSource) -> ImageSource:
+    return FixedBlockSource(source) if isinstance(source, GeneratedSource) else source
+
+
+def _unblocked(subject: Subject) -> ImageSource:
+    """Return the source whose reading of one image computes one image."""
+    return subject.source.source if isinstance(subject.source, FixedBlockSource) else subject.source
+
+
 def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
     """Read every image once, through every network."""
     if not plan.networks:
@@ -136,10 +149,11 @@ def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
         source=source,
         lanes=lanes,
         layout=layout,
-        batch_size=request.batch_size or default_batch_size(job.device),
+        batch_size=BLOCK if request.strict else request.batch_size or default_batch_size(job.device),
         device=job.device,
         needs_labels=plan.needs_labels,
         fresh=request.fresh,
+        bitwise=request.strict,
     )
     used = [network for network in job.extractors if network in plan.networks]
     return dict(zip(used, job.extract(work, _title(job.subject)), strict=True))
@@ -149,9 +163,10 @@ def _probe_pass(job: _Run, planned: Planned, probe: Probe) -> Extracted:
     request = job.request
     work = Job.of_probe(
         probe, heads=(planned.head,), count=len(job.subject.source), state=request.out / STATE_FOLDER,
-        device=job.device, batch_size=request.batch_size, fresh=request.fresh,
+        device=job.device, batch_size=BLOCK if request.strict else request.batch_size, fresh=request.fresh,
         subject=job.subject.source.spec.digest(),
     )  # fmt: skip
+    work = replace(work, bitwise=request.strict)
     (extracted,) = job.extract(work, f"{planned.metric.name} of {job.subject.info.id}")
     return extracted
 
@@ -231,8 +246,8 @@ def _speed(job: _Run, plan: Plan, materials: Materials, warm: WarmUp | None) -> 
 
 
 def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, console: Console) -> Subject:
-    if request.model is not None:
-        return open_generator(
+    if request.model is not None and not request.translate:
+        drawn = open_generator(
             request.model,
             ckpt=request.ckpt,
             options=replace(request.sampling, device=str(device)),
@@ -240,16 +255,28 @@ def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, co
             count=request.num_samples or plan.preset.num_images,
             seed=request.seed,
         )
+        return replace(drawn, source=_in_fixed_blocks(drawn.source)) if request.strict else drawn
     if request.images is None:
         raise UsageError("no subject")
-    return open_images(
+    images = open_images(
         request.images,
         options=request.image_options,
-        name=request.name,
+        name=None if request.model else request.name,
         count=request.num_samples,
         default_count=plan.preset.num_images,
         seed=request.seed,
         notify=console.note,
+    )
+    if request.model is None:
+        return images
+    sampling = replace(request.sampling, device=str(device))
+    return open_translation(
+        request.model,
+        ckpt=request.ckpt,
+        sampling=sampling,
+        images=images,
+        name=request.name,
+        seed=request.seed,
     )
 
 
@@ -277,6 +304,6 @@ def _started(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe]) -> Run
         sampling=subject.sampling,
         protocol=protocol_info(plan, subject, materials=nothing, probes=probes),
         inputs=Inputs(found=subject.found, used=len(subject.source), rejected=subject.rejected),
-        env=environment(),
+        env={**environment(), "determinism": "strict" if job.request.strict else "standard"},
         command=tuple(redact_command(list(job.request.command))),
     )

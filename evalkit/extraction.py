@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from evalkit.core import Extractor, FeatureSet, ImageSource, IndexArray, Probe
 from evalkit.errors import EvalkitError, TemporaryError
 from evalkit.lanes import Lane, Rows, synchronise
-from evalkit.runtime import strict_numerics
+from evalkit.runtime import bitwise_numerics, strict_numerics
 from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult, ShardStore
 from evalkit.spec import sha256_of
@@ -47,7 +47,8 @@ class Job:
 
     ``source`` gives the images that the lanes' extractors see; None where probes make their own.
     ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets
-    the shards of earlier runs.
+    the shards of earlier runs. ``bitwise`` asks for the same bits on every run: one thread, and never
+    another batch size than ``batch_size``.
     """
 
     lanes: tuple[Lane, ...]
@@ -57,6 +58,7 @@ class Job:
     source: ImageSource | None = None
     needs_labels: bool = False
     fresh: bool = False
+    bitwise: bool = False
 
     @classmethod
     def of_probe(
@@ -160,7 +162,7 @@ def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> tuple[E
         # In one order everywhere, so that two runs that share folders cannot wait for each other.
         for store in sorted({lane.store for lane in job.lanes}, key=lambda store: store.folder):
             stack.enter_context(store.exclusive())
-        stack.enter_context(strict_numerics())
+        stack.enter_context(bitwise_numerics() if job.bitwise else strict_numerics())
         if job.fresh:
             for lane in job.lanes:
                 lane.store.clear()
@@ -213,10 +215,13 @@ def _compute(
         try:
             batch = _one_batch(job, wanted, part)
         except torch.OutOfMemoryError:
-            if size == 1:
+            if size == 1 or job.bitwise:
                 raise TemporaryError(
-                    f"one image does not fit into the memory of {job.device}",
-                    hint="free the device, or choose another with --device",
+                    f"{'one image does' if size == 1 else f'{size} images do'} not fit into the memory of "
+                    f"{job.device}",
+                    hint="free the device, choose another with --device, or drop --determinism strict"
+                    if job.bitwise
+                    else "free the device, or choose another with --device",
                 ) from None
             torch.cuda.empty_cache()
             size = max(size // 2, 1)

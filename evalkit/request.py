@@ -14,7 +14,11 @@ from evalkit.subjects import ImageOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means."""
+    """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means.
+
+    ``strict`` asks for results that are equal to the last bit on every run of one machine: batches are fixed
+    then, and ``batch_size`` is not used. ``translate``: the model turns ``images`` into the images to score.
+    """
 
     model: str | None = None
     ckpt: Path | None = None
@@ -32,6 +36,8 @@ class ScoreRequest:
     num_samples: int | None = None
     seed: int = 0
     batch_size: int | None = None
+    strict: bool = False
+    translate: bool = False
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     device: str = "auto"
     weights: Mapping[str, Path] = field(default_factory=dict)
@@ -46,17 +52,23 @@ class ScoreRequest:
         Raises:
             UsageError: not exactly one subject, or a number out of range.
         """
-        if (self.model is None) == (self.images is None):
+        if self.translate and (self.model is None or self.images is None):
+            raise UsageError(
+                "--task translate needs a model and images",
+                hint="evalkit score --task translate --model cyclegan --ckpt G.pth --images photos/ "
+                "--reference paintings/",
+            )
+        if not self.translate and (self.model is None) == (self.images is None):
             raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
-        if self.images is not None and self.sampling != SamplingOptions():
+        if self.model is None and self.sampling != SamplingOptions():
             raise UsageError(
                 "--sampler, --steps, --guidance, --eta, --truncation and --dtype belong to --model"
             )
-        if self.images is not None and self.ckpt is not None:
+        if self.model is None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")
-        if self.prompts is not None and self.model is not None:
+        if self.prompts is not None and self.model is not None and not self.translate:
             raise UsageError(
                 "--prompts belongs to --images", hint="sample the model first, in the order of the prompts"
             )

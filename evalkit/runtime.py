@@ -10,6 +10,7 @@ threads that need different settings at the same time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -86,3 +87,24 @@ def strict_numerics() -> Iterator[None]:
                 restore.enter_context(torch.autocast(kind, enabled=False))
         restore.enter_context(torch.inference_mode())
         yield
+
+
+@contextmanager
+def bitwise_numerics() -> Iterator[None]:
+    """As :func:`strict_numerics`, on one thread and by deterministic algorithms alone.
+
+    The number of threads decides how sums are split, so the last bits depend on it. On CUDA an operation
+    that has no deterministic algorithm raises a RuntimeError.
+    """
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    # cuBLAS is deterministic only with a fixed work space, which it reads when its handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        with strict_numerics():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)

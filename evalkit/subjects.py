@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from evalkit.core import Generator, ImageSource
+from evalkit.core import Generator, ImageSource, Translator
 from evalkit.digests import file_sha256
-from evalkit.errors import InvalidInputError
-from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
+from evalkit.errors import InvalidInputError, UsageError
+from evalkit.generators import SamplingOptions, load_generator
+from evalkit.generators.checkpoint import Weights
+from evalkit.generators.containers import checkpoint_digest
+from evalkit.generators.loading import is_native
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
 from evalkit.references import REGISTERED
 from evalkit.seeding import SEED_SCHEME, image_seeds
@@ -22,6 +25,7 @@ from evalkit.sources import DecodePolicy, Rejected, open_source
 from evalkit.sources.decode import DEFAULT_POLICY
 from evalkit.sources.generated import GeneratedSource
 from evalkit.sources.subset import SubsetSource
+from evalkit.sources.translated import TranslatedSource
 
 Notify = Callable[[str], None]
 
@@ -53,20 +57,24 @@ class Subject:
 
 
 def open_generator(
-    model: str, *, ckpt: Path | None, options: SamplingOptions, name: str | None, count: int, seed: int
-) -> Subject:
+    model: str, *, ckpt: Path | None, options: SamplingOptions, name: str | None, count: int, seed: int,
+    preset: str | None = None, weights: Weights = "ema",
+) -> Subject:  # fmt: skip
     """Return a generator as a subject.
+
+    ``preset`` and ``weights`` are those of :func:`~evalkit.generators.loading.load_generator`.
 
     Raises:
         UsageError: unknown model or sampler, or an id that is no identifier.
         CheckpointError: the checkpoint does not fit.
     """
-    derived = f"{model}@{plain(ckpt.stem)}" if ckpt else model
-    identifier = check_identifier(name or derived)
-    generator = load_generator(model, ckpt, options=options)
-    native = model in GENERATOR_FACTS
+    native = is_native(model)
+    check_identifier(name or model)
+    generator = load_generator(model, ckpt, options=options, preset=preset, weights=weights)
+    shown = generator.spec.name if native else model
+    identifier = check_identifier(name or (f"{shown}@{plain(ckpt.stem)}" if ckpt else shown))
     # A callable's own spec may say little; where it is imported from and its checkpoint tell it apart.
-    digest = file_sha256(ckpt) if ckpt and not native else generator.spec.sha256
+    digest = checkpoint_digest(ckpt) if ckpt and not native else generator.spec.sha256
     source = GeneratedSource(generator, count, seed, origin="" if native else callable_origin(model, digest))
     first_last = image_seeds(seed, torch.tensor([0, count - 1]).numpy())
     settings = dict(generator.spec.params)
@@ -89,7 +97,13 @@ def open_generator(
         n_params=getattr(generator, "parameter_count", None),
         dtype=options.dtype if native else None,
     )
-    return Subject(info=info, source=source, found=count, generator=generator, sampling=sampling)
+    return Subject(
+        info=info,
+        source=source,
+        found=count,
+        generator=generator,
+        sampling=sampling,
+    )
 
 
 def callable_origin(path: str, checkpoint: str | None) -> str:
@@ -142,6 +156,37 @@ def open_images(
     return Subject(
         info=info, source=source, found=found + len(rejected), rejected=rejected, class_names=class_names
     )
+
+
+def open_translation(
+    model: str, *, ckpt: Path | None, sampling: SamplingOptions, images: Subject, name: str | None, seed: int
+) -> Subject:
+    """Return what ``model`` makes of ``images`` as a subject.
+
+    Raises:
+        UsageError: the model does not turn images into images.
+        CheckpointError: the checkpoint does not fit.
+    """
+    derived = f"{model}@{plain(ckpt.stem)}" if ckpt else model
+    translator = load_generator(model, ckpt, options=sampling)
+    if not isinstance(translator, Translator):
+        raise UsageError(
+            f"model {model!r} does not turn images into images",
+            hint="--model pix2pix and cyclegan do; a callable needs translate(images, *, seeds)",
+        )
+    native = is_native(model)
+    digest = checkpoint_digest(ckpt) if ckpt and not native else translator.spec.sha256
+    origin = "" if native else callable_origin(model, digest)
+    source = TranslatedSource(images.source, translator, f"{translator.spec.digest()} {origin}".strip(), seed)
+    info = ModelInfo(
+        id=check_identifier(name or derived),
+        family=translator.family,
+        format=getattr(translator, "checkpoint_format", "callable"),
+        sha256=digest,
+        n_params=getattr(translator, "parameter_count", None),
+        dtype=sampling.dtype if native else None,
+    )
+    return replace(images, info=info, source=source)
 
 
 def _open_images(

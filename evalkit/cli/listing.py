@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalkit.extractors.facts import FACTS
-from evalkit.generators.facts import GENERATOR_FACTS
+from evalkit.generators.facts import GENERATOR_FACTS, LAYOUTS
 from evalkit.protocol import PROTOCOLS
 from evalkit.registry import did_you_mean
 
@@ -130,9 +131,15 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "output_format",
     type=click.Choice(["table", "json", "md"]),
     default="table",
-    help="md: the page that explains every metric (docs/metrics.md).",
+    help="md: the page that explains every metric (docs/metrics.md) or model (docs/models.md).",
 )
-def list_(kind: str, output_format: str) -> None:
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Records whose scores the page of models shows.",
+)
+def list_(kind: str, output_format: str, records: Path | None) -> None:
     """List what evalkit has of one KIND.
 
     \b
@@ -146,17 +153,32 @@ def list_(kind: str, output_format: str) -> None:
     if kind not in _KINDS:
         raise click.BadParameter(f"{kind!r}; {did_you_mean(kind, _KINDS)}")
     if output_format == "md":
-        if kind != "metrics":
-            raise click.BadParameter("--format md belongs to `evalkit list metrics`")
-        from evalkit.reporting.metrics_page import metrics_page  # noqa: PLC0415
-
-        click.echo(metrics_page(_metric_facts()), nl=False)
+        click.echo(_page(kind, records), nl=False)
         return
+    if records is not None:
+        raise click.BadParameter("--records belongs to `evalkit list models --format md`")
     rows = _KINDS[kind]()
     if output_format == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         click.echo(aligned(rows))
+
+
+def _page(kind: str, records: Path | None) -> str:
+    if kind == "metrics" and records is None:
+        from evalkit.reporting.metrics_page import metrics_page  # noqa: PLC0415
+
+        return metrics_page(_metric_facts())
+    if kind != "models":
+        raise click.BadParameter(
+            "--format md belongs to `list metrics` and `list models`, --records to models"
+        )
+    from evalkit.generators.systems import SYSTEMS  # noqa: PLC0415
+    from evalkit.record import RunRecord  # noqa: PLC0415
+    from evalkit.reporting.models_page import models_page  # noqa: PLC0415
+
+    read = [RunRecord.read(path) for path in sorted(records.glob("*.json"))] if records else []
+    return models_page(list(GENERATOR_FACTS.values()), LAYOUTS, SYSTEMS, read)
 
 
 def aligned(rows: Sequence[Row]) -> str:

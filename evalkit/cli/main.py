@@ -22,6 +22,8 @@ _COMMANDS = {
     "memorisation": ("evalkit.cli.memorisation", "Find samples that are copies of training images."),
     "verify": ("evalkit.cli.verify", "Measure published numbers again on this machine."),
     "assets": ("evalkit.cli.assets", "List, fetch, verify and import published weights."),
+    "bench": ("evalkit.cli.bench", "Measure sampling speed, and quality against steps and seconds."),
+    "inspect": ("evalkit.cli.inspect", "Say what a checkpoint is and which model reads it."),
     "train": ("evalkit.cli.train", "Train a bundled model again from images."),
     "card": ("evalkit.cli.card", "Write the model card of a checkpoint from its records."),
     "list": ("evalkit.cli.listing", "List models, metrics, extractors, references, protocols, samplers."),

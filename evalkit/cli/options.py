@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _POLICY = ("alpha", "cmyk", "animated", "orientation", "max_pixels")
 _READING = ("workers", "on_bad", "max_bad")
 _OUTPUTS = ("per_pair", "worst", "worst_by", "worst_count")
+_CHOICES = ("ema", "raw")
 _SAMPLING = ("sampler", "steps", "guidance", "eta", "truncation")
 
 
@@ -43,6 +44,24 @@ def named_files(
     return pairs
 
 
+def named_files_or_choice(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[dict[str, Path], str]:
+    """Read ``NETWORK=FILE`` values among which a bare ``ema`` or ``raw`` may stand.
+
+    Raises:
+        click.BadParameter: another value without ``=``, or both choices.
+    """
+    chosen = {value for value in values if value in _CHOICES}
+    if len(chosen) > 1:
+        raise click.BadParameter("give ema or raw, not both")
+    files = tuple(value for value in values if value not in _CHOICES)
+    if any("=" not in value for value in files):
+        wrong = next(value for value in files if "=" not in value)
+        raise click.BadParameter(f"{wrong!r} is neither of the form NAME=FILE nor ema nor raw")
+    return named_files(context, parameter, files), chosen.pop() if chosen else _CHOICES[0]
+
+
 def names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """Read ``A,B,…``; blanks around the names do not matter."""
     return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -63,8 +82,33 @@ weights_option = click.option(
     metavar="NETWORK=FILE",
     help="Weights of a network from a file; other than published ones are named in the label.",
 )
+score_weights_option = click.option(
+    "--weights",
+    multiple=True,
+    callback=named_files_or_choice,
+    metavar="NETWORK=FILE|ema|raw",
+    help="Weights of a network from a file; or which of the checkpoint's weights to sample: averaged (ema, "
+    "where there are any) or as trained (raw).",
+)
+checkpoint_weights_option = click.option(
+    "--weights",
+    type=click.Choice(_CHOICES),
+    default=_CHOICES[0],
+    help="Averaged weights of the checkpoint where there are any, or those as trained.",
+)
+preset_option = click.option(
+    "--preset",
+    metavar="NAME",
+    help="What the checkpoint's tensors do not reveal, by name; `evalkit inspect FILE` lists those that fit.",
+)
 batch_size_option = click.option(
     "--batch-size", default="auto", callback=_batch_size, metavar="N|auto", help="Never moves a score."
+)
+determinism_option = click.option(
+    "--determinism",
+    type=click.Choice(["standard", "strict"]),
+    default="standard",
+    help="strict: equal to the last bit for any number of workers, at about half the speed on two cores.",
 )
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 dtype_option = click.option(

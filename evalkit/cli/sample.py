@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
+from evalkit.cli.options import checkpoint_weights_option, determinism_option, preset_option
 from evalkit.errors import UsageError
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--model", required=True, metavar="NAME|pkg.mod:obj", help="Model to sample.")
 @click.option(
-    "--ckpt", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint; the bundled one by default."
+    "--model",
+    required=True,
+    metavar="NAME|auto|pkg.mod:obj",
+    help="Model to sample; auto: the one that reads --ckpt.",
 )
+@click.option(
+    "--ckpt",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Checkpoint, or a folder of diffusers; the bundled one by default.",
+)
+@preset_option
+@checkpoint_weights_option
 @click.option("-n", "--num-samples", type=click.IntRange(min=1), default=64, metavar="N")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Base seed: sample i is the i-th that `score` sees."
@@ -24,6 +36,7 @@ from evalkit.errors import UsageError
 @click.option("--guidance", type=float, metavar="W")
 @click.option("--truncation", type=float, metavar="PSI", help="Of a style-based GAN, 0 to 1.")
 @click.option("--eta", type=float, metavar="ETA")
+@determinism_option
 @click.option("--device", default="auto")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
 @click.option(
@@ -36,9 +49,12 @@ from evalkit.errors import UsageError
 def sample(
     model: str,
     ckpt: Path | None,
+    preset: str | None,
+    weights: Literal["ema", "raw"],
     num_samples: int,
     seed: int,
     batch_size: int,
+    determinism: str,
     device: str,
     out: Path,
     **sampling: str | float | None,
@@ -55,12 +71,15 @@ def sample(
     from evalkit.generators import SamplingOptions, load_generator  # noqa: PLC0415
     from evalkit.runtime import resolve_device, strict_numerics  # noqa: PLC0415
     from evalkit.sample_files import write_samples  # noqa: PLC0415
+    from evalkit.sources.fixed_blocks import FixedBlockSource  # noqa: PLC0415
     from evalkit.sources.generated import GeneratedSource  # noqa: PLC0415
 
     if out.suffix not in {"", ".npz", ".png"}:
         raise UsageError(f"--out {out}: unknown kind {out.suffix!r}", hint="a folder, FILE.npz or FILE.png")
     options = SamplingOptions(device=str(resolve_device(device)), **sampling)  # type: ignore[arg-type]
-    source = GeneratedSource(load_generator(model, ckpt, options=options), num_samples, seed)
+    generator = load_generator(model, ckpt, options=options, preset=preset, weights=weights)
+    drawn = GeneratedSource(generator, num_samples, seed)
+    source = FixedBlockSource(drawn) if determinism == "strict" else drawn
     images, labels = [], []
     with (
         StderrConsole() as console,

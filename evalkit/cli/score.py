@@ -15,6 +15,7 @@ import click
 
 from evalkit.cli.options import (
     batch_size_option,
+    determinism_option,
     device_option,
     dtype_option,
     format_option,
@@ -22,11 +23,12 @@ from evalkit.cli.options import (
     names,
     out_option,
     pair_output_options,
+    preset_option,
     sampling_options,
+    score_weights_option,
     take_image_options,
     take_pair_outputs,
     take_sampling_options,
-    weights_option,
 )
 from evalkit.errors import UsageError
 
@@ -64,8 +66,8 @@ def _scalar(text: str) -> str | int | float | bool | None:
     "--model",
     "models",
     multiple=True,
-    metavar="NAME|pkg.mod:obj",
-    help="Model to sample; several give one comparison table.",
+    metavar="NAME|auto|pkg.mod:obj",
+    help="Model to sample (auto: the one that reads --ckpt); several give one comparison table.",
 )
 @click.option(
     "--ckpt",
@@ -73,8 +75,9 @@ def _scalar(text: str) -> str | int | float | bool | None:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Checkpoint of each --model, in the same order; the bundled one by default.",
+    help="Checkpoint (or folder of diffusers) of each --model, in order; the bundled one by default.",
 )
+@preset_option
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -83,9 +86,10 @@ def _scalar(text: str) -> str | int | float | bool | None:
 )
 @click.option(
     "--task",
-    type=click.Choice(["generate", "reconstruct"]),
+    type=click.Choice(["generate", "reconstruct", "translate"]),
     default="generate",
-    help="reconstruct: --model encodes and decodes --images, and each is compared with itself.",
+    help="reconstruct: --model encodes and decodes --images, and each is compared with itself; translate: "
+    "--model turns --images into the images that are scored.",
 )
 @click.option("--name", help="Name of the subject in tables.")
 @click.option(
@@ -147,10 +151,11 @@ def _scalar(text: str) -> str | int | float | bool | None:
 )
 @click.option("--seed", type=int, default=0, help="Base seed of the samples.")
 @batch_size_option
+@determinism_option
 @sampling_options
 @device_option
 @dtype_option
-@weights_option
+@score_weights_option
 @image_options()
 @out_option("Folder of records and of the state a killed run resumes from.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
@@ -197,7 +202,8 @@ def _scoring(task: str, flags: dict[str, Any], *, models: int) -> _Scoring:
     from evalkit.request import ScoreRequest  # noqa: PLC0415
 
     outputs = take_pair_outputs(flags)
-    if task == "generate":
+    flags["translate"] = task == "translate"
+    if task != "reconstruct":
         if outputs != Outputs():
             raise UsageError("--per-pair, --worst, --worst-by and -k belong to --task reconstruct")
         return _Scoring(ScoreRequest.check, run)
@@ -217,6 +223,8 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
         )
     if flags["name"] and len(models) > 1:
         raise UsageError("--name goes with one subject", hint="leave it out; models are named by themselves")
+    flags["strict"] = flags.pop("determinism") == "strict"
+    _take_checkpoint_choice(flags, models=len(models))
     sampling = take_sampling_options(flags, dtype=flags.pop("dtype"))
     images = take_image_options(flags)
     shared = {**flags, "sampling": sampling, "image_options": images, "command": ("evalkit", *sys.argv[1:])}
@@ -224,6 +232,17 @@ def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str,
         return [ScoreRequest(**shared)]
     pairs = zip(models, ckpts or (None,) * len(models), strict=True)
     return [ScoreRequest(model=model, ckpt=ckpt, **shared) for model, ckpt in pairs]
+
+
+def _take_checkpoint_choice(flags: dict[str, Any], *, models: int) -> None:
+    """Turn ``--preset`` and ``--weights`` into fields of the request, those that were not used into none."""
+    flags["weights"], chosen = flags["weights"]
+    if flags["preset"] is None:
+        del flags["preset"]
+    elif models > 1:
+        raise UsageError("--preset goes with one --model", hint="score them one by one")
+    if chosen != "ema":
+        flags["checkpoint_weights"] = chosen
 
 
 def _render(records: list[RunRecord], output_format: Format) -> str:

@@ -50,7 +50,7 @@ def train(
     threads: int | None,
     keep: tuple[int, ...],
 ) -> None:
-    """Train RECIPE (ddpm, cgan, stylegan, vae) again; continues where a run in the same folder stopped.
+    """Train RECIPE again (a name that `evalkit train -h` lists); continues where a run in the same folder stopped.
 
     \b
     evalkit train vae --data train.parquet --out runs/vae

@@ -1,31 +1,35 @@
 """Reading and writing checkpoints without ever running code from them.
 
 The project's own format is one safetensors file: fp16 tensors, and in the header the architecture, its
-configuration and the training facts. A plain torch file is read by ``torch.load(weights_only=True)``.
+configuration and the training facts. What others have written is told apart by its first bytes
+(:mod:`evalkit.generators.containers`) and then by the names of its tensors
+(:mod:`evalkit.generators.recognition`); what no tensor shows comes from a preset and from a JSON file beside
+the checkpoint, called like it with ``.json`` added.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from evalkit.atomic import write_atomically
-from evalkit.digests import file_sha256
-from evalkit.errors import CheckpointError, UnsafeCheckpointError, UsageError
+from evalkit.errors import CheckpointError, UsageError
+from evalkit.generators.containers import Contents, read_contents
+from evalkit.generators.diffusers_folder import read_json
+from evalkit.generators.facts import GENERATOR_FACTS, LAYOUTS
+from evalkit.generators.fitting import advice, model_for, models_reading, preset_fields
+from evalkit.generators.parts import check_dense
+from evalkit.generators.recognition import Recognised, choose_part, recognise
 
 FORMAT = "evalkit.checkpoint/1"
-_SAFETENSORS_SUFFIX = ".safetensors"
-_AVERAGED = ("ema", "ema_model", "model_ema", "g_ema")
-_CONTAINERS = (*_AVERAGED, "state_dict", "model", "network", "generator")
+Weights = Literal["ema", "raw"]
 _LISTED = 10
 
 
@@ -37,7 +41,7 @@ class Checkpoint:
         tensors: name -> tensor on the CPU, in the file's own dtype.
         sha256: digest of the file.
         format: ``evalkit`` (safetensors with a header), ``safetensors``, ``torch`` (a state dict),
-            ``pickle`` (NVIDIA's persistent classes) or ``folder`` (diffusers).
+            ``npz``, ``pickle`` (NVIDIA's persistent classes) or ``folder`` (diffusers).
         architecture: registered model name, where the file says so.
         config: what the file says of the network: evalkit's header, the constructor's arguments in a
             pickle, or ``config.json``.
@@ -87,26 +91,68 @@ def save_checkpoint(
     write_atomically(path, save(stored, metadata=header))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of either format.
+def read_checkpoint(
+    path: Path, *, weights: Weights = "ema", model: str | None = None, preset: str | None = None
+) -> Checkpoint:
+    """Read a checkpoint file, or a folder that diffusers has saved.
+
+    Args:
+        path: the file or folder.
+        weights: ``ema`` takes averaged weights where the file has any, ``raw`` the weights as trained.
+        model: registered model that is to read it: decides where several layouts fit, and whose presets.
+        preset: name of what the tensors do not reveal; a sidecar JSON wins over it.
 
     Raises:
-        UsageError: there is no such file.
-        CheckpointError: the file is truncated, of an unknown format, or holds something but dense tensors.
+        UsageError: there is no such file or preset, or the file needs none.
+        CheckpointError: the file is truncated, of an unknown kind, or holds something but dense tensors.
         UnsafeCheckpointError: its pickle asks for more than tensors and plain containers.
     """
-    if not path.is_file():
-        raise UsageError(f"no checkpoint at {path}", hint="--ckpt takes a .safetensors or .pt file")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
-    if head[:2] in {b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
-        return _read_torch(path)
-    raise CheckpointError(
-        f"{path} is neither a safetensors file nor a torch state dict",
-        hint="its first bytes fit no known format",
+    return from_contents(path, read_contents(path), weights=weights, model=model, preset=preset)
+
+
+def from_contents(
+    path: Path, contents: Contents, *, weights: Weights, model: str | None, preset: str | None
+) -> Checkpoint:
+    """Return the checkpoint in ``contents``, which were read from ``path``; see :func:`read_checkpoint`."""
+    if contents.header.get("format") == FORMAT:
+        return _own(path, contents, preset)
+    found = find_layout(contents, weights=weights, model=model)
+    name, prefix = (found.part, found.prefix) if found else (_plain_part(path, contents, weights), "")
+    part = contents.parts[name]
+    check_dense(part, name=str(path), size=contents.size)
+    layout = found.layout.name if found else None
+    return Checkpoint(
+        tensors={key.removeprefix(prefix): tensor for key, tensor in part.tensors.items()},
+        sha256=contents.sha256,
+        format=contents.format,
+        config=part.config,
+        part=name,
+        layout=layout,
+        class_name=part.class_name,
+        given=_given(path, layout=layout, model=model, preset=preset, names=part.tensors.keys()),
+        preset=preset,
     )
+
+
+def find_layout(contents: Contents, *, weights: Weights, model: str | None) -> Recognised | None:
+    """Return which known layout the parts of a file have.
+
+    Raises:
+        CheckpointError: several fit, or none has the weights that are asked for.
+    """
+    return recognise(
+        {name: part.tensors.keys() for name, part in contents.parts.items()},
+        LAYOUTS.values(),
+        class_names={name: part.class_name for name, part in contents.parts.items() if part.class_name},
+        weights=weights,
+        prefer=GENERATOR_FACTS[model].layouts if model in GENERATOR_FACTS else (),
+    )
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the JSON file lies that says what a checkpoint's tensors do not."""
+    whole = path.resolve() if path.name in {"", ".."} else path
+    return whole.with_name(f"{whole.name}.json")
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint, *, name: str) -> None:
@@ -127,33 +173,44 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, *, name: str) -> No
         more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise CheckpointError(
             f"the checkpoint does not fit the network of {name!r}: " + "; ".join(problems[:_LISTED]) + more,
-            hint="is this the checkpoint of another model? `evalkit list models` names them all",
+            hint=_other_model(checkpoint, name),
         )
-    for key, tensor in checkpoint.tensors.items():
+    converted = {key: tensor.to(expected[key].dtype) for key, tensor in checkpoint.tensors.items()}
+    for key, tensor in converted.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"weights of {name!r} are not finite: tensor {key}")
-    network.load_state_dict(
-        {key: tensor.to(expected[key].dtype) for key, tensor in checkpoint.tensors.items()}, strict=True
-    )
+    network.load_state_dict(converted, strict=True)
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-    if header.get("format") != FORMAT:
-        return Checkpoint(tensors=tensors, sha256=file_sha256(path), format="safetensors")
+def _other_model(checkpoint: Checkpoint, name: str) -> str:
+    fits = checkpoint.architecture or model_for(checkpoint.tensors.keys())
+    if fits is None:
+        return "is this the checkpoint of another model? `evalkit inspect FILE` shows what it holds"
+    if fits != name:
+        return f"the tensor names are those of {fits!r}: use --model {fits}"
+    return "the names are its own: is the configuration (--preset, sidecar JSON) that of another size?"
+
+
+def _own(path: Path, contents: Contents, preset: str | None) -> Checkpoint:
+    header = contents.header
     try:
         config, training = json.loads(header["config"]), json.loads(header["training"])
         architecture = header["architecture"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged {FORMAT} header: {error}") from error
+    if not isinstance(config, dict) or not isinstance(training, dict):
+        raise CheckpointError(f"{path} has a damaged {FORMAT} header: its parts are no JSON objects")
+    if preset is not None:
+        raise UsageError(f"{path} describes itself and takes no preset", hint="drop --preset")
+    if sidecar_path(path).is_file():
+        raise CheckpointError(
+            f"{path} describes itself, and {sidecar_path(path).name} beside it would say it again",
+            hint="move that file away",
+        )
+    tensors = contents.parts[""].tensors if "" in contents.parts else {}
     return Checkpoint(
         tensors=tensors,
-        sha256=file_sha256(path),
+        sha256=contents.sha256,
         format="evalkit",
         architecture=architecture,
         config=config,
@@ -161,49 +218,33 @@ def _read_safetensors(path: Path) -> Checkpoint:
     )
 
 
-def _read_torch(path: Path) -> Checkpoint:
+def _plain_part(path: Path, contents: Contents, weights: Weights) -> str:
+    """Which part of a file of no known layout: a bare state dict, or one that goes by a usual name."""
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu", mmap=False)
-    except Exception as error:
-        raise _explain(path, error) from error
-    tensors, part = _find_tensors(content, path)
-    return Checkpoint(tensors=tensors, sha256=file_sha256(path), format="torch", part=part)
-
-
-def _explain(path: Path, error: Exception) -> CheckpointError:
-    text = str(error)
-    found = re.search(r"(?:GLOBAL|class|function|global)\s+([\w.]+\.[\w.]+)", text)
-    if "weights_only" in text.lower() or "Unsupported" in text or found:
-        name = found.group(1) if found else text.splitlines()[0]
-        return UnsafeCheckpointError(
-            f"{path} was not loaded: its pickle asks for {name}, which could run code",
-            hint="save it again as torch.save(model.state_dict(), path), or as safetensors",
+        name = choose_part(contents.parts.keys(), weights=weights)
+    except CheckpointError as error:
+        hint = advice({name: part.tensors.keys() for name, part in contents.parts.items()})
+        raise CheckpointError(f"{path}: {error.message}", hint=f"{error.hint}; {hint}") from error
+    if name is None:
+        listed = ", ".join(
+            f"{key or 'the whole'} ({kind})" for key, kind in list(contents.held.items())[:_LISTED]
         )
-    return CheckpointError(f"{path} is not a whole torch file: {text.splitlines()[0] if text else error!r}")
+        raise CheckpointError(
+            f"{path} holds no state dict (text names, each with a tensor); it holds: {listed or 'nothing'}",
+            hint="save it as torch.save(model.state_dict(), path), or as safetensors",
+        )
+    return name
 
 
-def _find_tensors(content: object, path: Path) -> tuple[dict[str, Tensor], str]:
-    part = ""
-    if isinstance(content, Mapping) and not _is_state_dict(content):
-        part = next((key for key in _CONTAINERS if _is_state_dict(content.get(key))), "")
-        if not part:
-            held = ", ".join(str(key) for key in list(content)[:_LISTED])
-            raise CheckpointError(
-                f"{path} holds no state dict; its keys are: {held}",
-                hint="save a state dict, plain or under one of: " + ", ".join(_CONTAINERS),
-            )
-        content = content[part]
-    if not isinstance(content, Mapping) or not _is_state_dict(content):
-        raise CheckpointError(f"{path} does not hold a state dict but {type(content).__name__}")
-    for key, tensor in content.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise CheckpointError(f"{path}: tensor {key} is sparse, quantised or without data")
-    return dict(content), part
-
-
-def _is_state_dict(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
-    )
+def _given(
+    path: Path, *, layout: str | None, model: str | None, preset: str | None, names: Collection[str]
+) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if preset is not None:
+        readers = models_reading(layout) if layout else ()
+        reader = model if model in GENERATOR_FACTS else next(iter(readers), model_for(names))
+        if reader is None:
+            raise CheckpointError(f"{path} is of no known layout, so that no preset applies")
+        fields |= preset_fields(reader, preset)
+    sidecar = sidecar_path(path)
+    return fields | read_json(sidecar) if sidecar.is_file() else fields

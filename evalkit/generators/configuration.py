@@ -18,6 +18,18 @@ ConfigT = TypeVar("ConfigT")
 _NOTHING: Mapping[str, object] = {}
 
 
+class UnrevealedError(CheckpointError):
+    """``fields`` are what neither the tensors nor the file nor anything given says."""
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the tensors do not reveal: {', '.join(fields)}",
+            hint="name a --preset, or write these fields into a JSON file beside the checkpoint "
+            "(its name with .json added)",
+        )
+        self.fields = fields
+
+
 def build_config(kind: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
     """Return the configuration in the header, or the bundled model's where the file has none.
 
@@ -43,7 +55,8 @@ def configure(
         described: fields that the file itself states, already in the words of ``kind``.
 
     Raises:
-        CheckpointError: a field is unknown, ill-typed, missing, or given otherwise than the file shows.
+        UnrevealedError: a field without a default is not known.
+        CheckpointError: a field is unknown, ill-typed, or given otherwise than the file shows.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass by contract
     values: dict[str, Any] = {}
@@ -63,11 +76,7 @@ def configure(
             )
     missing = sorted(name for name, f in known.items() if _is_needed(f) and name not in values)
     if missing:
-        raise CheckpointError(
-            f"the tensors do not reveal: {', '.join(missing)}",
-            hint="name a --preset, or write these fields into a JSON file beside the checkpoint "
-            "(its name with .json added)",
-        )
+        raise UnrevealedError(tuple(missing))
     try:
         return kind(**values)
     except TypeError as error:

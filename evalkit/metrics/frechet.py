@@ -10,16 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from evalkit.accumulators.moments import MomentsAccumulator, moments_of, moments_without_blocks
-from evalkit.core import About, FeatureSet, Float64Array, Metric, ReferenceFeatures
+from evalkit.core import About, FeatureSet, Float64Array, FloatArray, Metric, ReferenceFeatures
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
+from evalkit.metrics.scoring import (
+    Estimate,
+    check_count,
+    check_width,
+    duplicate_warnings,
+    required,
+    score_with_jackknife,
+)
 from evalkit.numerics import (
     LEAVE_OUT_ERROR,
     GaussianFactor,
@@ -28,6 +35,7 @@ from evalkit.numerics import (
     frechet_without_blocks,
     gaussian_factor,
     gaussian_factor_from_features,
+    jackknife,
 )
 from evalkit.numerics.extrapolation import (
     Prediction,
@@ -67,9 +75,9 @@ class FrechetDistance(Metric):
         values="0 to infinity; 0 at identity, but above 0 for a perfect model at any finite N.",
         pitfalls="Biased upwards by about c/N, with c depending on the model: compare at equal N, or by the "
         "bias-corrected value (from 1.6 images per dimension). Blind to anything beyond two moments, and to "
-        "what the features do not see. With fewer images than dimensions the value says little. Below "
-        "1.6 images per dimension the interval of a model next to perfect is up to 1.4 times too wide.",
-        cost="n d^2 for the moments, and a few d^3 for the value and for each block of its error bar.",
+        "what the features do not see. With fewer images than dimensions the value says little.",
+        cost="n d^2 for the moments, and a few d^3 for the value and for each block of its error bar, twice "
+        "for each block where a fifth of the distance or more is bias.",
         source="Heusel et al. 2017, eq. 6; Dowson & Landau 1982.",
     )
     laws: ClassVar[frozenset[str]] = frozenset(
@@ -121,8 +129,7 @@ class FrechetDistance(Metric):
         check_count(generated.count, minimum=2, metric=self.name)
         target = gaussian_factor(real.mean, real.covariance)
         dimension = len(target.mean)
-        if any(block.ndim != 2 or block.shape[1] != dimension for block in generated.blocks):
-            raise InvalidInputError(f"generated features do not have the reference's {dimension} dimensions")
+        check_width(generated, dimension)
         at: tuple[float, ...] = (math.inf, float(self.report_at)) if self.report_at else (math.inf,)
         refusal = _refusal(generated, target, at)
         if refusal and len(at) > 1 and not _refusal(generated, target, at[:1]):
@@ -130,13 +137,13 @@ class FrechetDistance(Metric):
             refusal = ""
         else:
             refused = refusal
-        measured = _distances(generated, target, at=() if refusal else at)
+        measured = distances(generated, target, at=() if refusal else at)
         predictions = () if refusal else extrapolated(measured, sizes=generated.sizes, at=at)
         score = score_with_jackknife(
             Estimate(
                 measured.value,
                 measured.without.tolist(),
-                share=_share(generated, target, measured, predictions[0].value) if predictions else 1.0,
+                share=_share(generated, target, measured, predictions),
                 details=_details(predictions) if self.report_at else {},
             ),
             generated=generated,
@@ -151,29 +158,75 @@ class FrechetDistance(Metric):
         return replace(score, bias_corrected=predictions[0].value) if predictions else score
 
 
-def _share(generated: FeatureSet, target: GaussianFactor, measured: ShiftedDistances, limit: float) -> float:
+def _share(
+    generated: FeatureSet,
+    target: GaussianFactor,
+    measured: ShiftedDistances,
+    predictions: Sequence[Prediction],
+) -> float:
     """Part of the jackknife variance that is the distance's own; 1 where the second order cannot matter.
 
     Of a model next to perfect the distance is mostly the squared error of the moments, which the jackknife
     counts twice (see :func:`~evalkit.numerics.resampling.second_degree_share`). Neighbouring blocks stand for
     all pairs. Where little of the distance is bias, the model is far from perfect and this work is saved.
     """
-    groups = len(measured.without)
-    if groups < 3 or measured.value - limit < BIAS_MATTERS * measured.value:
+    value, without = measured.value, measured.without
+    if not len(without):
         return 1.0
-    parts = [moments_of([block]) for block in generated.blocks]
-    pairs = []
-    for first in range(groups):
-        second = (first + 1) % groups
-        rest = MomentsAccumulator()
-        for number, part in enumerate(parts):
-            if number not in {first, second}:
-                rest.merge(part)
-        distance = frechet_distance_to(
-            target, mean=rest.mean, cov=rest.covariance, relative_error=LEAVE_OUT_ERROR
+    limit = predictions[0].value if predictions else None
+    if not mostly_bias(value, without, sizes=generated.sizes, limit=limit):
+        return 1.0
+    rest = without_neighbours(generated.blocks, target)
+    if len(rest) < 2:
+        return 1.0
+    return second_degree_share_of_some(value, without, [(i, i + 1, one) for i, one in enumerate(rest)])
+
+
+def mostly_bias(
+    value: float,
+    without: Sequence[float] | Float64Array,
+    *,
+    sizes: Sequence[int],
+    limit: float | None = None,
+) -> bool:
+    """Whether so much of a distance is bias that the second order of its error bar matters.
+
+    ``limit`` is the distance of infinitely many images, by the jackknife where it is not known.
+    """
+    if limit is None:
+        limit = jackknife(value, without, sizes=sizes).bias_corrected
+    return value - limit >= BIAS_MATTERS * value
+
+
+def without_neighbours(blocks: Sequence[FloatArray], target: GaussianFactor) -> list[float]:
+    """Distances without blocks i and i + 1, for every i but the last; nothing where too few are left.
+
+    Args:
+        blocks: float ``[n_b, d]`` arrays, of which some may be empty.
+        target: the other side.
+    """
+    sizes = [len(block) for block in blocks]
+    count, groups = sum(sizes), len(blocks)
+    if groups < 3 or count - max(a + b for a, b in pairwise(sizes)) < 2:
+        return []
+    if count <= len(target.mean):
+        features, edges = np.concatenate(blocks), (0, *accumulate(sizes))
+        found = np.empty(groups - 1)
+        for first in (0, 1):
+            found[first::2] = frechet_without_blocks(features, edges[first::2], target)
+        return found.tolist()
+    parts = [moments_of([block]) for block in blocks]
+    rest = []
+    for first in range(groups - 1):
+        moments = MomentsAccumulator()
+        for part in (*parts[:first], *parts[first + 2 :]):
+            moments.merge(part)
+        rest.append(
+            frechet_distance_to(
+                target, mean=moments.mean, cov=moments.covariance, relative_error=LEAVE_OUT_ERROR
+            )
         )
-        pairs.append((first, second, distance))
-    return second_degree_share_of_some(measured.value, measured.without, pairs)
+    return rest
 
 
 def _refusal(generated: FeatureSet, target: GaussianFactor, at: Sequence[float]) -> str:
@@ -185,7 +238,7 @@ def _refusal(generated: FeatureSet, target: GaussianFactor, at: Sequence[float])
     return ""
 
 
-def _distances(generated: FeatureSet, target: GaussianFactor, *, at: Sequence[float]) -> ShiftedDistances:
+def distances(generated: FeatureSet, target: GaussianFactor, *, at: Sequence[float] = ()) -> ShiftedDistances:
     """Distance of all images, and without each block (none where fewer than 2 images would be left)."""
     sizes = generated.sizes
     resampled = len(sizes) > 1 and generated.count - max(sizes) >= 2

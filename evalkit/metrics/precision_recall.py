@@ -1,8 +1,7 @@
-"""Precision, recall, their F score, density and coverage: views of one pass over nearest neighbours."""
+"""Precision, recall, density and coverage: views of one pass over nearest neighbours."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +9,18 @@ from typing import ClassVar
 import numpy as np
 
 from evalkit.core import About, FeatureSet, ReferenceFeatures
-from evalkit.errors import InvalidInputError, UsageError
+from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
+from evalkit.metrics.scoring import (
+    Estimate,
+    bound_warnings,
+    check_count,
+    duplicate_warnings,
+    required,
+    score_with_jackknife,
+)
 from evalkit.metrics.shared import SharedMetric
-from evalkit.numerics import ManifoldScores, ResampledScores, first_order_share, manifold_scores
+from evalkit.numerics import ManifoldScores, ResampledScores, first_order_share, jackknife, manifold_scores
 from evalkit.spec import Better, Score, Spec
 
 LAWS = frozenset({"needs_reference", "order_invariant", "non_negative"})
@@ -104,16 +110,28 @@ class NeighbourMetric(SharedMetric[Manifolds]):
             Estimate(
                 self.view(found.scores),
                 [self.view(part) for part in found.without],
-                share=self._share(found),
+                share=self._share(measured),
             ),
             generated=measured.generated,
             better=self.better,
             n_reference=measured.n_reference,
-            warnings=measured.warnings,
+            warnings=measured.warnings + self._bound_warnings(measured),
         )
 
-    def _share(self, found: ResampledScores) -> float:
+    def _counted(self, measured: Manifolds) -> int:  # noqa: ARG002 - for those that count
+        """Return the images of which this is a share; 0 where it is none."""
+        return 0
+
+    def _bound_warnings(self, measured: Manifolds) -> tuple[str, ...]:
+        counted = self._counted(measured)
+        if not counted:
+            return ()
+        share = self.view(measured.resampled.scores)
+        return bound_warnings(min(share, 1 - share) * counted, f"of {counted} images differ from the others")
+
+    def _share(self, measured: Manifolds) -> float:
         """Two blocks that reach the same reference points make the jackknife too wide."""
+        found = measured.resampled
         if not found.fixed_pairs:
             return 1.0
         pairs = np.zeros((len(found.fixed), len(found.fixed)))
@@ -148,6 +166,9 @@ class Precision(NeighbourMetric):
         """Return the precision."""
         return scores.precision
 
+    def _counted(self, measured: Manifolds) -> int:
+        return measured.generated.count
+
 
 @METRICS.register("recall")
 @dataclass(frozen=True)
@@ -173,6 +194,9 @@ class Recall(NeighbourMetric):
     def view(self, scores: ManifoldScores) -> float:
         """Return the recall."""
         return scores.recall
+
+    def _counted(self, measured: Manifolds) -> int:
+        return measured.n_reference
 
 
 @METRICS.register("density")
@@ -213,7 +237,8 @@ class Coverage(NeighbourMetric):
         meaning="Share of real images with a generated image nearby: diversity, by balls of the real "
         "images only, so that scattered samples cannot raise it. Low: missing variety.",
         values="0 to 1; 1 at identity. A perfect model at equal numbers has 1 - 2^-k, about 0.97 at k = 5.",
-        pitfalls="It grows with the number of generated images. " + SIZES,
+        pitfalls="It grows with the number of generated images. With a handful of real images left to cover "
+        "the interval is too short, and a warning says so. " + SIZES,
         cost=COST,
         source="Naeem et al. 2020 (arXiv:2002.09797), eq. 4",
     )
@@ -226,62 +251,14 @@ class Coverage(NeighbourMetric):
         """Return the coverage."""
         return scores.coverage
 
+    def _counted(self, measured: Manifolds) -> int:
+        return measured.n_reference
 
-@METRICS.register("f-score")
-@dataclass(frozen=True)
-class FScore(NeighbourMetric):
-    """Weighted harmonic mean of precision and recall, 0 where both are.
-
-    Attributes:
-        k: which neighbour gives the radius of a ball.
-        inclusive: ``<=`` rather than ``<``.
-        beta: recall counts ``beta`` times as much as precision.
-    """
-
-    name: ClassVar[str] = "f-score"
-    title: ClassVar[str] = "F score"
-    about: ClassVar[About] = About(
-        meaning="Precision and recall in one number, high only where both are: (1 + beta^2) P R / (beta^2 "
-        "P + R). Low: implausible images, missing variety, or both.",
-        values="0 to 1; 1 at identity. A perfect model has that of its precision and recall.",
-        pitfalls="It hides which of the two is low. It is not the F8 and F1/8 of Sajjadi et al. 2018, "
-        "which are read from another precision-recall curve, of clusters. " + SIZES,
-        cost=COST,
-        source="van Rijsbergen 1979, chapter 7, of the precision and recall of Kynkäänniemi et al. 2019",
-    )
-    laws: ClassVar[frozenset[str]] = SHARES | {"ranks_fidelity", "ranks_diversity"}
-
-    k: int = 3
-    inclusive: bool = True
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not _is_weight(self.beta):
-            raise UsageError(f"beta of {self.name} must be a positive number, not {self.beta}")
-
-    @property
-    def spec(self) -> Spec:
-        """Name, neighbour, comparison and weight."""
-        return Spec.of("metric", self.name, k=self.k, inclusive=self.inclusive, beta=self.beta)
-
-    def view(self, scores: ManifoldScores) -> float:
-        """Return the F score."""
-        return f_score(scores.precision, scores.recall, beta=self.beta)
-
-
-def _is_weight(beta: float) -> bool:
-    return 0 < beta < math.inf
-
-
-def f_score(precision: float, recall: float, *, beta: float = 1.0) -> float:
-    """Return ``(1 + beta^2) P R / (beta^2 P + R)`` (van Rijsbergen 1979), 0 where P = R = 0.
-
-    Raises:
-        InvalidInputError: beta is not a positive number.
-    """
-    if not _is_weight(beta):
-        raise InvalidInputError(f"beta must be a positive number, not {beta}")
-    weight = beta**2
-    below = weight * precision + recall
-    return (1 + weight) * precision * recall / below if below else 0.0
+    def _share(self, measured: Manifolds) -> float:
+        """Variance over single images in place of the blocks', which is right in the mean but unsteady."""
+        found = measured.resampled
+        if not found.without:
+            return 1.0
+        without = [part.coverage for part in found.without]
+        blocks = jackknife(found.scores.coverage, without, sizes=measured.generated.sizes).stderr ** 2
+        return found.coverage_variance / blocks if found.coverage_variance and blocks else 1.0

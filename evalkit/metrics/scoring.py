@@ -13,6 +13,10 @@ from evalkit.errors import InvalidInputError, NothingMeasuredError
 from evalkit.numerics import jackknife
 from evalkit.spec import Better, Interval, Score
 
+# A count of so few images is far from normal, and of none it has no spread. Measured, 95 % intervals of
+# separability cover 94 % at 13 exceptions, 88 % at 4 and half at 0.6; of coverage 93 % at 9 and 85 % at 1.5.
+FEW_EXCEPTIONS = 10
+
 
 def required(reference: ReferenceFeatures | None, metric: str) -> ReferenceFeatures:
     """Return the reference.
@@ -33,6 +37,29 @@ def check_count(count: int, *, minimum: int, metric: str, what: str = "generated
     """
     if count < minimum:
         raise InvalidInputError(f"metric {metric!r} needs at least {minimum} {what}, not {count}")
+
+
+def check_width(generated: FeatureSet, dimension: int) -> None:
+    """Check that the features have as many dimensions as the reference's.
+
+    Raises:
+        InvalidInputError: some block has not.
+    """
+    if any(block.ndim != 2 or block.shape[1] != dimension for block in generated.blocks):
+        raise InvalidInputError(f"generated features do not have the reference's {dimension} dimensions")
+
+
+def bound_warnings(exceptions: float, what: str) -> tuple[str, ...]:
+    """Return a warning where a score is so near to its bound that its error bar says little.
+
+    Args:
+        exceptions: how many images keep it off the bound.
+        what: what these do.
+    """
+    if exceptions >= FEW_EXCEPTIONS:
+        return ()
+    unreliable = "so near to its bound, the score's error bar and interval may be far too short"
+    return (f"only {exceptions:.0f} {what}: {unreliable}",)
 
 
 def duplicate_warnings(generated: FeatureSet) -> tuple[str, ...]:
@@ -60,7 +87,7 @@ class Estimate:
         without: leave-one-block-out values in block order, or nothing.
         share: the statistic's variance over that of the jackknife, below 1 for one that is far from a mean
             (see :func:`evalkit.numerics.first_order_share`) or not smooth
-            (:func:`evalkit.numerics.separability.half_sample_variance`).
+            (:func:`evalkit.numerics.separability.half_sample_variance`), or that of a steadier estimate.
         centre: the estimate that ``without`` belongs to, where that is not the headline itself.
         details: further numbers of the protocol.
     """

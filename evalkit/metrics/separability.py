@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from evalkit.core import About, FeatureSet, Metric, Reads, ReferenceFeatures
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
+from evalkit.metrics.scoring import (
+    Estimate,
+    bound_warnings,
+    check_count,
+    duplicate_warnings,
+    score_with_jackknife,
+)
 from evalkit.numerics import jackknife
 from evalkit.numerics.separability import (
     Separability,
@@ -62,8 +68,9 @@ class LinearSeparability(Metric):
         "StyleGAN on FFHQ, 40 attributes: 3.74 in w, 165 in z, at 200 000 images.",
         pitfalls="Depends on the attributes and their classifiers as much as on the model: compare with the "
         "same ones only. Biased low while images are few for the latent's dimensions. A rare attribute "
-        "adds next to nothing, one that never varies adds nothing at all. Where the cut errs on a handful of "
-        "images only, a score next to 1, the interval is too short, and of no length where it errs on none.",
+        "adds next to nothing, one that never varies adds nothing at all. Where the cut errs on fewer than "
+        "ten images, a score next to 1, the interval is too short, and of no length where it errs on none: "
+        "a warning says so.",
         cost="One SVM for each attribute: about ten passes over n x d and one product n d^2 / 2; a few more "
         "passes for each block of the error bar, and for each of its 38 halves.",
         source="Karras, Laine & Aila 2019 (StyleGAN), section 4.2 and appendix C",
@@ -174,4 +181,4 @@ class LinearSeparability(Metric):
                 f"small sample: {whole.kept} images kept for {dimension} latent dimensions; chance cuts look "
                 "like knowledge, and the score is too low"
             )
-        return tuple(found)
+        return (*found, *bound_warnings(whole.wrong, "images lie on the wrong side of the cut"))

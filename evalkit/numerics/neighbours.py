@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float32Array, Float64Array, checked_features, same_width
 from evalkit.numerics.distances import euclidean_distances, tile_rows
+from evalkit.numerics.occupancy import Occupancy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,14 @@ class ResampledScores:
         without: without each block, exactly; empty where too few rows would be left.
         fixed: without each block, balls fixed; empty likewise.
         fixed_pairs: ``[b][c]`` without blocks b and b + 1 + c, balls fixed; empty where there are two blocks.
+        coverage_variance: of the coverage over draws of generated rows; 0 where there are fewer than three.
     """
 
     scores: ManifoldScores
     without: tuple[ManifoldScores, ...] = ()
     fixed: tuple[ManifoldScores, ...] = ()
     fixed_pairs: tuple[tuple[ManifoldScores, ...], ...] = ()
+    coverage_variance: float = 0.0
 
 
 def precision_recall_density_coverage(
@@ -113,6 +116,7 @@ def manifold_scores(
         tuple(tally.scores(k, b, enlarged=True) for b in every),
         tuple(tally.scores(k, b) for b in every),
         tuple(tuple(tally.scores(k, b, c) for c in every[b + 1 :]) for b in paired),
+        tally.occupancy.variance(len(ours)) if len(ours) > 2 else 0.0,
     )
 
 
@@ -153,6 +157,7 @@ class _Tally:
 
     block_of: NDArray[np.int64]  # [n]
     balls: NDArray[np.int64]  # [n] reference balls around a generated point
+    occupancy: Occupancy  # generated points in each reference ball
     reached: NDArray[np.bool_]  # [b, m] a point of the block lies in the reference ball
     recalled: NDArray[np.bool_]  # [b, m] the reference point lies in a ball of the block
     enlarged: NDArray[np.bool_]  # [b, m] the same, in a ball that grew because the block is left out
@@ -164,6 +169,7 @@ class _Tally:
         return cls(
             np.repeat(np.arange(b, dtype=np.int64), sizes),
             np.zeros(sum(sizes), dtype=np.int64),
+            Occupancy.of(m),
             reached=flags[0],
             recalled=flags[1],
             enlarged=flags[2],
@@ -184,6 +190,7 @@ class _Tally:
         inside = np.less_equal if inclusive else np.less
         in_reference = inside(distances, reference_radii)
         self.balls[rows] = in_reference.sum(axis=1)
+        self.occupancy.add(rows.start, in_reference)
         self.reached[block] |= in_reference.any(axis=0)
         self.recalled[block] |= inside(distances, radii[:, None]).any(axis=0)
         for other, larger in enumerate(without):

@@ -31,11 +31,13 @@ class Separability:
         entropies: ``[k]`` conditional entropies H(Y|X) in nats, one for each attribute.
         kept: rows that each fit saw.
         constant: attributes that take one value on the rows kept; they count as known, H = 0.
+        wrong: rows kept on the wrong side of their hyperplane, over all attributes.
     """
 
     entropies: Float64Array
     kept: int
     constant: tuple[int, ...] = ()
+    wrong: int = 0
 
     @property
     def score(self) -> float:
@@ -171,40 +173,43 @@ def _of_parts(
     """Return the results of all rows, and of each part, bool ``[n]``."""
     chosen = [np.ones(len(x), dtype=np.bool_), *parts]
     entropies = np.empty((len(chosen), answers.shape[1]))
+    wrong = [0] * len(chosen)
     constant: list[list[int]] = [[] for _ in chosen]
     for attribute, column in enumerate(answers.T):
-        for position, (entropy, varies) in enumerate(_entropies(x, column, chosen, keep=keep, c=c)):
-            entropies[position, attribute] = entropy
-            if not varies:
+        for position, table in enumerate(_tables(x, column, chosen, keep=keep, c=c)):
+            if table is None:
+                entropies[position, attribute] = 0.0
                 constant[position].append(attribute)
+                continue
+            entropies[position, attribute] = conditional_entropy(table)
+            wrong[position] += int(table[0, 1] + table[1, 0])
     return tuple(
-        Separability(row, _share(int(part.sum()), keep), tuple(names))
-        for row, part, names in zip(entropies, chosen, constant, strict=True)
+        Separability(row, _share(int(part.sum()), keep), tuple(names), errors)
+        for row, part, names, errors in zip(entropies, chosen, constant, wrong, strict=True)
     )
 
 
-def _entropies(
+def _tables(
     x: FloatArray, logits: FloatArray, parts: Sequence[NDArray[np.bool_]], *, keep: float, c: float
-) -> list[tuple[float, bool]]:
-    """Entropy, and whether the attribute varies, of each part; solutions start from that of the first."""
+) -> list[IndexArray | None]:
+    """Counts [said, is] of each part, None where the attribute does not vary; the first starts the others."""
     positive = logits >= 0
     surest = most_confident(logits, 1.0)
     problem = SquaredHinge(x, positive, c=c)
     first: Float64Array | None = None
-    found = []
+    found: list[IndexArray | None] = []
     for part in parts:
         rows = surest[part[surest]]
         rows = rows[: _share(len(rows), keep)]
         truth = positive[rows]
         if truth.all() or not truth.any():
-            found.append((0.0, False))
+            found.append(None)
             continue
         solution = problem.solve(np.isin(np.arange(len(x)), rows), start=first)
         if first is None:
             first = solution
         predicted = problem.decision(solution)[rows] > 0
-        table = np.bincount(2 * predicted + truth, minlength=4).reshape(2, 2)
-        found.append((conditional_entropy(table), True))
+        found.append(np.bincount(2 * predicted + truth, minlength=4).reshape(2, 2))
     return found
 
 

@@ -10,17 +10,23 @@ import numpy as np
 
 from evalkit.core import ImageSource
 from evalkit.errors import InvalidInputError
+from evalkit.generators.autoregressive.gated import GatedPixelCNNConfig
 from evalkit.generators.checkpoint import save_checkpoint
 from evalkit.generators.diffusion.unet import DDPMConfig
 from evalkit.generators.gan.cgan import CGANConfig
+from evalkit.generators.gan.convolutional.residual import ResidualConfig
 from evalkit.generators.gan.style import StyleGANConfig
 from evalkit.generators.vae.conv_vae import VAEConfig
+from evalkit.generators.vae.quantised import VQVAEConfig
 from evalkit.registry import Registry
 from evalkit.training.diffusion import DDPMTask
 from evalkit.training.gan import CGANTask
+from evalkit.training.gated_pixelcnn import GatedPixelCNNTask
 from evalkit.training.loop import TrainingSet, TrainingTask
+from evalkit.training.residual_gan import ResidualGANTask
 from evalkit.training.style_gan import StyleGANTask
 from evalkit.training.vae import VAETask
+from evalkit.training.vqvae import VQVAETask
 
 TaskFactory = Callable[[int, str, int], TrainingTask]
 _READ_AT_ONCE = 1000
@@ -53,14 +59,35 @@ def _stylegan(steps: int, device: str, seed: int) -> TrainingTask:
     return StyleGANTask(config=StyleGANConfig(), device=device, seed=seed)
 
 
+def _sngan(steps: int, device: str, seed: int) -> TrainingTask:
+    config = ResidualConfig(
+        latent_dim=128, num_classes=10, channels=(256, 224, 144, 96), upsampling="nearest", attention=0,
+        bottom_width=4, spectral_norm=False,
+    )  # fmt: skip
+    return ResidualGANTask(config=config, steps=steps, device=device, seed=seed)
+
+
 def _vae(steps: int, device: str, seed: int) -> TrainingTask:
     return VAETask(config=VAEConfig(), steps=steps, device=device, seed=seed)
+
+
+def _vqvae(steps: int, device: str, seed: int) -> TrainingTask:
+    return VQVAETask(config=VQVAEConfig(), steps=steps, device=device, seed=seed, autoencoder_share=0.4)
+
+
+def _gated_pixelcnn(steps: int, device: str, seed: int) -> TrainingTask:
+    return GatedPixelCNNTask(config=GatedPixelCNNConfig(), steps=steps, device=device, seed=seed)
 
 
 for _recipe in (
     Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
     Recipe("cgan", "convolutional G and D, hinge loss, projection", 4000, 64, _cgan),
     Recipe("stylegan", "mapping network, modulated synthesis, logistic loss, lazy R1", 2750, 64, _stylegan),
+    Recipe("sngan", "residual G and projection D, spectral norm, hinge loss", 2000, 128, _sngan),
+    Recipe("vq-vae", "8x8 codes of 512 vectors, gated PixelCNN prior", 4000, 64, _vqvae),
+    Recipe(
+        "gated-pixelcnn", "two gated stacks, 256-way softmax, maximum likelihood", 1500, 32, _gated_pixelcnn
+    ),
     Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 1400, 128, _vae),
 ):
     RECIPES.register(_recipe.name)(_recipe)

@@ -152,6 +152,7 @@ class Case:
 
 CASES = {
     "ct": Case(params={"more_than": 5}),
+    "fd-infinity": Case(exact_blocks=False, why="the block leaves each subset, which are not drawn anew"),
     "is": Case(rows=confident_logits),
     "accuracy": Case(rows=right_logits),
     "clip-score": Case(rows=matching),

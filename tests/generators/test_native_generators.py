@@ -59,7 +59,12 @@ def _options(name: str, sampler: str) -> SamplingOptions:
     return SamplingOptions(sampler=sampler, steps=4 if name == "ddpm" else None)
 
 
-CASES = [(name, s.name) for name in SMALL for s in GENERATOR_FACTS[name].samplers]
+CASES = [
+    (name, s.name)
+    for name in SMALL
+    for s in GENERATOR_FACTS[name].samplers
+    if s.name != "mixture"  # only a checkpoint with a fitted mixture has it: see tests/generators/vae
+]
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)
@@ -81,7 +86,9 @@ def test_an_image_does_not_depend_on_its_batch(small, name, sampler):
 def test_evaluations_are_counted(small, name, sampler):
     generator = load_generator(name, small[name], options=_options(name, sampler))
     _sample(generator, np.arange(2))
-    assert generator.evaluations_per_image == (4 if name == "ddpm" else 1)
+    # Heun: one step of DDIM to its first level, then two for each of 4 steps but the last.
+    expected = 1 if name != "ddpm" else {"heun": 8}.get(sampler, 4)
+    assert generator.evaluations_per_image == expected
 
 
 def test_guidance_costs_a_second_evaluation(small):
@@ -173,30 +180,3 @@ def test_any_object_with_the_protocol_is_a_generator():
 def test_quantisation_rule():
     values = torch.tensor([-1.5, -1.0, 0.0, 127.49 / 127.5, 1.0, 2.0])
     assert quantise(values).tolist() == [0, 0, 128, 255, 255, 255]
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++", "ancestral"])
-def test_samplers_recover_a_point_mass(sampler):
-    """With the exact predictor of a distribution at one point, every sampler must end at that point."""
-    from evalkit.generators.diffusion.ddpm import build_scheduler, denoise
-
-    config = DDPMConfig()
-    scheduler = build_scheduler(config, "ddim")
-    point = torch.linspace(-0.9, 0.9, 3 * 32 * 32).view(1, 3, 32, 32)
-
-    class Exact(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.config = config
-
-        def forward(self, noisy, timesteps, labels):
-            alpha = scheduler.alphas_cumprod[timesteps[0].long()]
-            noise = (noisy - alpha.sqrt() * point) / (1 - alpha).sqrt()
-            return alpha.sqrt() * noise - (1 - alpha).sqrt() * point
-
-    noise = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    labels = torch.zeros(2, dtype=torch.long)
-    generators = [torch.Generator().manual_seed(i) for i in range(2)]
-    images, evaluations = denoise(Exact(), noise, labels, sampler=sampler, steps=25, generators=generators)
-    assert evaluations == 25
-    assert float((images - point).abs().max()) < 0.02

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from evalkit.core import FeatureSet
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.metrics.frechet_infinity import FrechetInfinity
-from evalkit.numerics import block_edges
+from evalkit.numerics import block_edges, jackknife
 
 
 class Reference:
@@ -79,6 +79,33 @@ def test_error_bar_is_the_spread():
     assert scores[0].ci.low + scores[0].ci.high == pytest.approx(2 * scores[0].value)
 
 
+def test_error_bar_of_a_perfect_model_is_the_spread():
+    """1.3 to 1.5 times too wide before the second order counted once."""
+    reference = Reference(np.zeros(8), np.eye(8))
+    scores = [
+        compute(FrechetInfinity(points=6), features(s, 120, 8), reference, blocks=12) for s in range(80)
+    ]
+    spread = np.std([s.value for s in scores], ddof=1)
+    bars = np.sqrt(np.mean([s.stderr**2 for s in scores]))
+    assert bars == pytest.approx(spread, rel=0.24)  # 8 % from 80 repetitions
+    plain = [jackknife(s.value, s.blocks, sizes=s.block_sizes).stderr for s in scores]
+    assert np.sqrt(np.mean(np.square(plain))) > 1.2 * bars
+
+
+def test_blocks_take_the_block_out_of_each_subset():
+    x, n = features(2, 100), 100
+    reference = Reference(np.full(4, 0.1), np.diag([1.0, 2.0, 0.5, 1.5]))
+    score = compute(FrechetInfinity(points=4), x, reference, blocks=5, seed=7)
+    key = np.random.default_rng(7).bytes(32)
+    order = np.argsort([hashlib.blake2b(r.tobytes(), digest_size=16, key=key).hexdigest() for r in x])
+    for block in range(5):
+        subsets = [order[:size] for size in np.linspace(10, n, 4).astype(int)]
+        subsets = [s[(s < 20 * block) | (s >= 20 * block + 20)] for s in subsets]
+        distances = [frechet_by_sqrtm(x[s].astype(np.float64), reference) for s in subsets]
+        limit = np.polyfit([1 / len(s) for s in subsets], distances, 1)[1]
+        assert score.blocks[block] == pytest.approx(limit, rel=1e-6)
+
+
 def test_seed_is_the_only_chance():
     x, reference = features(0, 300), Reference(np.zeros(4), np.eye(4))
     first, again, other = (compute(FrechetInfinity(), x, reference, seed=s) for s in (0, 0, 1))
@@ -91,7 +118,9 @@ def test_few_images():
     reference = Reference(np.zeros(4), np.eye(4))
     with pytest.raises(InvalidInputError, match="at least 16"):
         compute(FrechetInfinity(), features(0, 15), reference)
-    assert compute(FrechetInfinity(), features(0, 16), reference, blocks=4).stderr is not None
+    # Two rows missing leave each subset its full rank; four may be half of the smallest one, and are here.
+    assert compute(FrechetInfinity(), features(0, 16), reference, blocks=8).stderr is not None
+    assert compute(FrechetInfinity(), features(0, 16), reference, blocks=4).stderr is None
     assert compute(FrechetInfinity(), features(0, 16), reference, blocks=3).stderr is None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.core import FeatureSet
 from evalkit.errors import UsageError
-from evalkit.metrics.frechet import FrechetDistance
+from evalkit.metrics.frechet import FrechetDistance, without_neighbours
 from evalkit.numerics import block_edges, gaussian_factor, jackknife
 from evalkit.numerics.extrapolation import distance_shifts
 
@@ -108,3 +108,30 @@ def test_the_spec_does_not_name_it_as_it_moves_no_value():
 def test_identical_images_have_a_prediction():
     score = compute(np.ones((80, WIDTH), dtype=np.float32), report_at=5000)
     assert math.isclose(score.details["predicted_5000"], score.value, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("n", [9, 40])  # no more images than dimensions, and more
+def test_neighbouring_blocks_are_left_out_exactly(n):
+    x = features(5, n)
+    blocks = [x[i:j] for i, j in itertools.pairwise(block_edges(n, 7))]
+    target = gaussian_factor(Reference.mean, Reference.covariance)
+    found = without_neighbours([*blocks[:3], x[:0], *blocks[3:]], target)
+    assert len(found) == 7
+    rests = [np.concatenate([b for k, b in enumerate(blocks) if k not in {i, i + 1}]) for i in range(6)]
+    one = [np.concatenate([b for k, b in enumerate(blocks) if k != i]) for i in (2, 3)]
+    expected = [*rests[:2], one[0], one[1], *rests[3:]]
+    for value, rest in zip(found, expected, strict=True):
+        assert value == pytest.approx(compute(rest, blocks=1).value, rel=1e-6)
+    assert without_neighbours(blocks[:2], target) == []
+    assert without_neighbours([x[:1]] * 3, target) == []
+
+
+def test_error_bar_below_the_proven_range_is_the_spread():
+    """As many images as dimensions, of a perfect model: the jackknife alone is 1.3 times too wide."""
+    reference = Reference()
+    reference.mean = np.zeros(WIDTH)
+    reference.covariance = np.eye(WIDTH)
+    scores = [compute(features(100 + r, WIDTH), reference=reference, blocks=10) for r in range(150)]
+    assert all(s.bias_corrected is None for s in scores)
+    spread = np.std([s.value for s in scores], ddof=1)
+    assert np.sqrt(np.mean([s.stderr**2 for s in scores])) == pytest.approx(spread, rel=0.18)

@@ -12,8 +12,9 @@ from evalkit.metrics import METRICS, compute_all
 from evalkit.metrics import precision_recall as family
 from evalkit.metrics.authenticity import AuthPct
 from evalkit.metrics.ct import DataCopying
+from evalkit.metrics.f_score import FScore, f_score
 from evalkit.metrics.fld import FeatureLikelihoodDivergence, drawn
-from evalkit.metrics.precision_recall import FScore, Precision, Recall, f_score
+from evalkit.metrics.precision_recall import Coverage, Precision, Recall
 from evalkit.metrics.realism import Realism
 from evalkit.numerics import block_edges
 from evalkit.numerics.data_copying import cell_distances
@@ -154,6 +155,37 @@ def test_f_score_is_the_harmonic_mean_and_shares_the_pass(monkeypatch):
     assert f2.value == pytest.approx(5 * p.value * r.value / (4 * p.value + r.value), rel=1e-12)
     assert f1.blocks[2] == pytest.approx(2 / (1 / p.blocks[2] + 1 / r.blocks[2]), rel=1e-12)
     assert other.value != f1.value
+
+
+def coverage_scores(repetitions=150):
+    """Coverage of 160 images of a perfect model, 200 reference images, 10 blocks."""
+    bank = HeldOutMissing(features(1, 200))
+    return [compute(Coverage(), features(1000 + r, 160), bank, blocks=10) for r in range(repetitions)]
+
+
+def test_the_error_bar_of_coverage_is_steady_and_does_not_know_the_blocks():
+    scores = coverage_scores()
+    spread = np.std([s.value for s in scores], ddof=1)
+    bars = np.array([s.stderr for s in scores])
+    assert np.sqrt(np.mean(bars**2)) == pytest.approx(spread, rel=0.18)  # known to 6 %
+    assert bars.std() < 0.3 * bars.mean()  # 0.43 by the pairs of blocks
+    x, bank = features(0, 120, shift=0.5), HeldOutMissing(features(1, 200))
+    few, many = (compute(Coverage(), x, bank, blocks=b) for b in (3, 20))
+    assert few.stderr == pytest.approx(many.stderr, rel=1e-9)
+    mixed = compute(Coverage(), x[np.random.default_rng(0).permutation(120)], bank, blocks=20)
+    assert mixed.stderr == pytest.approx(many.stderr, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "shift", "counted"),
+    [(Coverage(), 0.0, "of 40 images"), (Recall(), 50.0, "only 0 of 40 images"),
+     (Precision(), 50.0, "only 0 of 120 images"), (Precision(), 0.8, None)],
+)  # fmt: skip
+def test_a_share_next_to_its_bound_says_so(metric, shift, counted):
+    score = compute(metric, features(0, 120, shift=shift), HeldOutMissing(features(1, 40)))
+    found = [w for w in score.warnings if "so near to its bound" in w]
+    assert len(found) == (counted is not None)
+    assert all(counted in warning for warning in found)
 
 
 def test_f_score_ends_and_errors():

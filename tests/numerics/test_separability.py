@@ -230,6 +230,18 @@ def test_order_does_not_matter(seed):
     assert forward.score == pytest.approx(shuffled.score, rel=1e-12)
 
 
+def test_rows_on_the_wrong_side_are_counted():
+    from sklearn.svm import LinearSVC
+
+    x, side = problem(11, 400, 3)
+    kept = most_confident(side, 0.5)
+    truth = side[kept] >= 0
+    peer = LinearSVC(dual=False, tol=1e-10, max_iter=100_000).fit(x[kept], truth)
+    wrong = int((peer.predict(x[kept]) != truth).sum())
+    both = separability(x, np.column_stack([side, side]))
+    assert both.wrong == 2 * wrong
+
+
 def test_errors():
     x, side = problem(0, 100, 4)
     with pytest.raises(InvalidInputError, match="at least 22 latents"):

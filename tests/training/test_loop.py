@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,24 @@ def test_resumed_training_is_identical_and_exports(tmp_path, data, name):
     assert (tmp_path / "whole" / "preview-final.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["cgan", "vae", "ddpm"])
+def test_checkpoints_on_the_way_are_those_of_shorter_trainings_and_change_nothing(tmp_path, data, name):
+    kept = {}
+    whole = _task(name)
+    options = replace(_options(4), keep=(2,))
+
+    def keep(facts):
+        kept[facts["steps"]] = {key: value.clone() for key, value in whole.export()[1].items()}
+
+    fit(whole, data, options, out=tmp_path / "whole", keep=keep)
+    assert list(kept) == [2]
+    plain, short = _task(name), _task(name)
+    fit(plain, data, _options(4), out=tmp_path / "plain")
+    fit(short, data, _options(2), out=tmp_path / "short")
+    assert all(torch.equal(value, plain.export()[1][key]) for key, value in whole.export()[1].items())
+    assert all(torch.equal(value, short.export()[1][key]) for key, value in kept[2].items())
+
+
 @pytest.mark.slow
 def test_a_vae_learns(data):
     task = VAETask(config=VAEConfig(latent_dim=4, width=8), steps=40, device="cpu", bfloat16=False)
@@ -130,7 +150,7 @@ def test_preview_grid(tmp_path):
 
 
 def test_each_recipe_trains_a_registered_model():
-    assert set(RECIPES) == {"cgan", "ddpm", "stylegan", "vae"}
+    assert set(RECIPES) == {"cgan", "ddpm", "gated-pixelcnn", "sngan", "stylegan", "vae", "vq-vae"}
     for name in RECIPES:
         assert RECIPES[name].name == name
         assert RECIPES[name].steps > 0

@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
-from evalkit.generators.description import GeneratorFacts, LayoutFacts
+from types import MappingProxyType
 
-FACTS: tuple[GeneratorFacts, ...] = ()
+from evalkit.generators.description import GeneratorFacts, LayoutFacts, SamplerFacts
 
-LAYOUTS: tuple[LayoutFacts, ...] = ()
+RASTER = SamplerFacts("raster", None, "one position after the other, each drawn from its distribution")
+
+FACTS: tuple[GeneratorFacts, ...] = (
+    GeneratorFacts(
+        name="gated-pixelcnn",
+        family="autoregressive",
+        title="class-conditional Gated PixelCNN, 256-way softmax for each channel",
+        factory="evalkit.generators.autoregressive.sampling:build_gated",
+        samplers=(RASTER,),
+        systems=("Gated PixelCNN",),
+    ),
+    GeneratorFacts(
+        name="pixelcnn",
+        family="autoregressive",
+        title="PixelCNN, masked convolutions, 256-way softmax for each channel",
+        factory="evalkit.generators.autoregressive.building:build_masked",
+        samplers=(RASTER,),
+        systems=("PixelCNN",),
+    ),
+    GeneratorFacts(
+        name="pixelcnn++",
+        family="autoregressive",
+        title="PixelCNN++, shifted convolutions, mixture of discretised logistics",
+        factory="evalkit.generators.autoregressive.building:build_plus",
+        samplers=(RASTER,),
+        layouts=("pixelcnn-pp",),
+        presets={"pixelcnn-pp-cifar10": MappingProxyType({"resolution": 32})},
+        systems=("PixelCNN++",),
+    ),
+)
+
+LAYOUTS: tuple[LayoutFacts, ...] = (
+    LayoutFacts(
+        name="pixelcnn-pp",
+        title="pclucas14/pixel-cnn-pp",
+        fingerprint=("u_init.conv.weight_v", "nin_out.lin_a.weight_v"),
+        prefixes=("module.",),
+    ),
+)

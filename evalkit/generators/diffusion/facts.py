@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from evalkit.generators.description import GeneratorFacts, LayoutFacts, SamplerFacts
+from evalkit.generators.description import GeneratorFacts, LayoutFacts
+from evalkit.generators.diffusion.sampler_facts import ANCESTRAL, DDIM, DPM_SOLVER, HEUN
 
 FACTS: tuple[GeneratorFacts, ...] = (
     GeneratorFacts(
@@ -10,11 +11,7 @@ FACTS: tuple[GeneratorFacts, ...] = (
         family="diffusion",
         title="class-conditional DDPM, cosine schedule, v-prediction",
         factory="evalkit.generators.diffusion.sampling:build",
-        samplers=(
-            SamplerFacts("dpm-solver++", 20, "second-order multistep, deterministic (Lu et al. 2022)"),
-            SamplerFacts("ddim", 50, "deterministic at eta 0 (Song et al. 2021)", takes_eta=True),
-            SamplerFacts("ancestral", 1000, "the original stochastic sampler (Ho et al. 2020)"),
-        ),
+        samplers=(DPM_SOLVER, DDIM, HEUN, ANCESTRAL),
         takes_guidance=True,
     ),
 )

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from evalkit.core import IndexArray
-from evalkit.errors import InvalidInputError
+from evalkit.errors import UsageError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import build_config
 from evalkit.generators.latent import LatentNativeGenerator
 from evalkit.generators.sampling import SamplingOptions, quantise
 from evalkit.generators.vae.conv_vae import ConvVAE, VAEConfig
+from evalkit.generators.vae.mixture import GaussianMixture, split_mixture
+from evalkit.generators.vae.reconstruction import entering
 
 
 class VAE(LatentNativeGenerator):
@@ -19,6 +21,13 @@ class VAE(LatentNativeGenerator):
 
     family = "vae"
     network: ConvVAE
+    mixture: GaussianMixture | None = None
+
+    def latents(self, seeds: IndexArray) -> Tensor:
+        """Return float32 ``[n, d]`` latents from the prior, or from the mixture where that is the sampler."""
+        if self.mixture is None:
+            return super().latents(seeds)
+        return self.mixture.sample(seeds, device=self.device)
 
     @property
     def num_classes(self) -> int:
@@ -52,22 +61,28 @@ class VAE(LatentNativeGenerator):
             InvalidInputError: ``images`` are not uint8, or of another size than the model's.
         """
         del labels
-        expected = (3, self.resolution, self.resolution)
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise InvalidInputError(
-                f"model {self.name!r} reconstructs torch.uint8 images of shape {['n', *expected]}, "
-                f"not {images.dtype} of {list(images.shape)}",
-                hint="resize them first: nothing is resized silently",
-            )
-        x = images.to(self.device).float().div(127.5).sub(1.0)
+        x = entering(images, self.resolution, name=self.name).to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            mean, _ = self.network.encode(x.contiguous(memory_format=torch.channels_last))
+            mean, _ = self.network.encode(x)
             decoded = self.network.decode(mean)
         return quantise(decoded.float())
 
 
 def build(checkpoint: Checkpoint, options: SamplingOptions) -> VAE:
-    """Build the generator from a checkpoint."""
-    network = ConvVAE(build_config(VAEConfig, checkpoint))
-    load_weights(network, checkpoint, name="vae")
-    return VAE(name="vae", network=network, checkpoint=checkpoint, options=options)
+    """Build the generator from a checkpoint.
+
+    Raises:
+        UsageError: the mixture is asked for and the checkpoint has none.
+    """
+    bare, mixture = split_mixture(checkpoint)
+    network = ConvVAE(build_config(VAEConfig, bare))
+    load_weights(network, bare, name="vae")
+    generator = VAE(name="vae", network=network, checkpoint=bare, options=options)
+    if generator.sampler == "mixture":
+        if mixture is None:
+            raise UsageError(
+                "this checkpoint has no mixture over its latents",
+                hint="fit one with evalkit.training.latent_mixture.add_mixture",
+            )
+        generator.mixture = mixture
+    return generator

@@ -1,0 +1,298 @@
+"""A diffusion model as a generator: any network, process and sampler; image i comes from its own seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.core import IndexArray
+from evalkit.counter_noise import CHURN_STREAM, REFERENCE_STREAM, STEP_STREAM, normal_at
+from evalkit.errors import UsageError
+from evalkit.generators.checkpoint import Checkpoint
+from evalkit.generators.diffusion.denoiser import CountingNetwork, NetworkDenoiser
+from evalkit.generators.diffusion.guidance import (
+    Classifier,
+    class_gradient,
+    classifier_guided,
+    reference_guidance,
+)
+from evalkit.generators.diffusion.heun import Churn, heun
+from evalkit.generators.diffusion.karras import rounded_levels
+from evalkit.generators.diffusion.process import DiscreteProcess, Level, Process
+from evalkit.generators.diffusion.samplers import (
+    Correction,
+    Denoiser,
+    Gradient,
+    StepNoise,
+    ancestral,
+    ddim,
+    dpm_solver,
+    unchanged,
+)
+from evalkit.generators.diffusion.schedules import Spacing
+from evalkit.generators.sampling import NativeGenerator, SamplingOptions, quantise
+from evalkit.seeding import normal_per_image, per_image_generators
+
+NOISE_SCHEME = "philox4x32-10(seed; element, step, stream) / 1"
+"""Version of the rule for noise that stochastic samplers add; part of their fingerprint."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """What a diffusion model's sampler takes besides the user's options.
+
+    Attributes:
+        spacings: sampler -> how it chooses fewer steps, where that is not the process's own way.
+        churn: makes Heun's sampler stochastic.
+        guidance: scale unless the user names one: 1 for classifier-free, the gradient's factor for a
+        classifier. labelled_network: False where only the classifier sees the labels (``network`` gets None).
+        classifier_sha256: digest of the classifier's checkpoint.
+    """
+
+    spacings: Mapping[str, Spacing] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    churn: Churn | None = None
+    guidance: float = 1.0
+    labelled_network: bool = True
+    classifier_sha256: str = ""
+
+
+class DiffusionGenerator(NativeGenerator):
+    """Noise to image by a sampler of :mod:`evalkit.generators.diffusion.samplers` or Heun's."""
+
+    family = "diffusion"
+
+    def __init__(  # noqa: PLR0913 - all by keyword
+        self,
+        *,
+        name: str,
+        network: nn.Module,
+        process: Process,
+        checkpoint: Checkpoint,
+        options: SamplingOptions,
+        num_classes: int,
+        resolution: int,
+        null_label: bool,
+        classifier: Classifier | None,
+        settings: SamplerSettings,
+    ) -> None:
+        super().__init__(name=name, network=network, checkpoint=checkpoint, options=options)
+        self.process, self.classifier, self.settings = process, classifier, settings
+        self._classes, self._resolution, self._null_label = num_classes, resolution, null_label
+        self._foreign = checkpoint.format != "evalkit"
+        self._check_guidance()
+        self.levels = self._choose_levels(self.steps or 1)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes it is conditioned on."""
+        return self._classes
+
+    @property
+    def resolution(self) -> int:
+        """Height and width in pixels."""
+        return self._resolution
+
+    @property
+    def guidance(self) -> float:
+        """Scale of classifier-free guidance (1 is none), or of the classifier's gradient (0 is none)."""
+        return self.settings.guidance if self.options.guidance is None else self.options.guidance
+
+    @torch.inference_mode()
+    def generate_like(
+        self,
+        seeds: IndexArray,
+        references: Tensor,
+        *,
+        factor: int,
+        down_to: float = 0.0,
+        labels: IndexArray | None = None,
+    ) -> Tensor:
+        """Return uint8 images that share the low frequencies of ``references`` (ILVR: Choi et al. 2021).
+
+        Args:
+            seeds: int64 ``[n]``.
+            references: uint8 ``[n, 3, h, w]`` of the model's size.
+            factor: of the low-pass filter; it divides the size.
+            down_to: the network's time below which the references guide no more.
+            labels: int64 ``[n]`` where the model is conditional.
+
+        Raises:
+            UsageError: references of another number or size, or labels missing.
+        """
+        wanted = self._check_labels(labels)
+        size = (len(seeds), 3, self.resolution, self.resolution)
+        if tuple(references.shape) != size:
+            raise UsageError(f"references have shape {list(references.shape)}, not {list(size)}")
+        correct = reference_guidance(
+            references.to(self.device).float() / 127.5 - 1,
+            factor=factor,
+            noise=self._noise(seeds, REFERENCE_STREAM),
+            down_to=down_to,
+        )
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return quantise(self._walk(seeds, wanted, correct))
+
+    def _choose_levels(self, steps: int) -> tuple[Level, ...]:
+        spacing = self.settings.spacings.get(self.sampler)
+        if self.sampler == "heun" and spacing is None and isinstance(self.process, DiscreteProcess):
+            return rounded_levels(self.process, steps)
+        return self.process.levels(steps, spacing=spacing)
+
+    def _check_labels(self, labels: IndexArray | None) -> Tensor | None:
+        if self.num_classes and labels is None:
+            raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
+        return None if labels is None else torch.from_numpy(labels).to(self.device)
+
+    def _check_guidance(self) -> None:
+        free = self.classifier is None
+        if free and self.guidance != 1 and not (self._null_label and self.num_classes):
+            raise UsageError(
+                f"this checkpoint of {self.name!r} takes no --guidance",
+                hint="it was not trained without labels, and no classifier is given",
+            )
+        if not free and not self.num_classes:
+            raise ValueError("a classifier needs num_classes")
+
+    def _sample(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:
+        return self._walk(seeds, labels, unchanged)
+
+    def _walk(self, seeds: IndexArray, labels: Tensor | None, correct: Correction) -> Tensor:
+        network = CountingNetwork(self.network)
+        size = (3, self.resolution, self.resolution)
+        start = normal_per_image(per_image_generators(seeds), size, device=self.device)
+        start = start * self.process.start(self.levels[0])
+        images = self._integrate(self._denoiser(network, labels), start, seeds, labels, correct)
+        self.evaluations_per_image = network.evaluations
+        return images.clamp(-1.0, 1.0)
+
+    def _denoiser(self, network: CountingNetwork, labels: Tensor | None) -> NetworkDenoiser:
+        seen = labels if self.num_classes and self.settings.labelled_network else None
+        null = None if seen is None or not self._null_label else torch.full_like(seen, self.num_classes)
+        scale = self.guidance if self.classifier is None else 1.0
+        return NetworkDenoiser(network, self.process, labels=seen, null_labels=null, guidance=scale)
+
+    def _integrate(
+        self,
+        denoiser: Denoiser,
+        start: Tensor,
+        seeds: IndexArray,
+        labels: Tensor | None,
+        correct: Correction,
+    ) -> Tensor:
+        gradient = self._gradient(labels)
+        noise = self._noise(seeds, STEP_STREAM)
+        if self.sampler == "ancestral":
+            variance = self.process.variance
+            return ancestral(
+                denoiser,
+                start,
+                self.levels,
+                variance=variance,
+                noise=noise,
+                gradient=gradient,
+                correct=correct,
+            )
+        if gradient is not None:
+            denoiser = classifier_guided(denoiser, gradient)
+        if self.sampler == "ddim":
+            eta = self.options.eta or 0.0
+            return ddim(denoiser, start, self.levels, eta=eta, noise=noise, correct=correct)
+        if self.sampler == "dpm-solver++":
+            return dpm_solver(denoiser, start, self.levels, correct=correct)
+        if self.sampler == "heun":
+            return heun(
+                denoiser,
+                self._entered(denoiser, start),
+                self.levels,
+                churn=self.settings.churn,
+                nearest=self.process.nearest,
+                noise=self._noise(seeds, CHURN_STREAM),
+                correct=correct,
+            )
+        raise UsageError(f"diffusion models have no sampler {self.sampler!r}")
+
+    def _entered(self, denoiser: Denoiser, start: Tensor) -> Tensor:
+        # Heun's error grows with the stride in sigma, which is thousands between the noisiest levels of some
+        # schedules: a step of DDIM, exact there, leads to the first of its levels.
+        if not isinstance(self.process, DiscreteProcess):
+            return start
+        noisiest = self.process.level(len(self.process.betas) - 1)
+        return start if noisiest == self.levels[0] else ddim(denoiser, start, (noisiest, self.levels[0]))
+
+    def _gradient(self, labels: Tensor | None) -> Gradient | None:
+        if self.classifier is None or labels is None or self.guidance == 0:
+            return None
+        return class_gradient(self.classifier, labels, scale=self.guidance)
+
+    def _noise(self, seeds: IndexArray, stream: int) -> StepNoise:
+        size = (3, self.resolution, self.resolution)
+        return lambda step: normal_at(seeds, step, size, stream=stream, device=self.device)
+
+    def _settings(self) -> dict[str, Any]:
+        stated: dict[str, Any] = {"guidance": self.guidance, "eta": self.options.eta or 0.0}
+        churned = self.sampler == "heun" and self.settings.churn is not None
+        if self.sampler == "ancestral" or churned or stated["eta"]:
+            stated["noise"] = NOISE_SCHEME
+        if churned:
+            stated["churn"] = str(self.settings.churn)
+        if self.classifier is not None:
+            stated["classifier"] = self.settings.classifier_sha256
+        if self._foreign:
+            stated["levels"] = _digest(self.process, self.levels)
+        return stated
+
+
+def _digest(process: Process, levels: tuple[Level, ...]) -> str:
+    facts = [str(type(process).__name__), repr(process), [dataclasses.astuple(level) for level in levels]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def diffusion_generator(  # noqa: PLR0913 - all by keyword
+    *,
+    name: str,
+    network: nn.Module,
+    process: Process,
+    checkpoint: Checkpoint,
+    options: SamplingOptions,
+    num_classes: int,
+    resolution: int,
+    null_label: bool,
+    classifier: Classifier | None = None,
+    settings: SamplerSettings | None = None,
+) -> DiffusionGenerator:
+    """Return the generator of a loaded network.
+
+    Args:
+        name: registered model name.
+        network: follows :class:`evalkit.generators.diffusion.process.DenoisingNetwork`.
+        process: what it predicts, at which levels.
+        checkpoint: where the weights come from.
+        options: the user's choices; the samplers are those of the model's facts.
+        num_classes: labels it takes; 0 where unconditional.
+        resolution: height and width in pixels.
+        null_label: whether label ``num_classes`` means no class, which classifier-free guidance needs.
+        classifier: of noisy images; then ``options.guidance`` is the factor of its gradient.
+        settings: what else the model's sampler takes.
+
+    Raises:
+        UsageError: guidance that the network cannot give, or more steps than the process has.
+    """
+    return DiffusionGenerator(
+        name=name,
+        network=network,
+        process=process,
+        checkpoint=checkpoint,
+        options=options,
+        num_classes=num_classes,
+        resolution=resolution,
+        null_label=null_label,
+        classifier=classifier,
+        settings=settings or SamplerSettings(),
+    )

@@ -1,0 +1,48 @@
+"""Layers with spectral normalisation as `torch.nn.utils.spectral_norm` stores it, frozen.
+
+A stored weight ``W`` comes with its singular vectors ``u`` and ``v``; in evaluation mode nothing is
+iterated and the layer uses ``W / (u^T W v)``, W being flattened to ``[rows, rest]`` (Miyato et al. 2018).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SpectralWeight(nn.Module):
+    """A weight, its bias and the singular vectors that were stored with it."""
+
+    def __init__(self, *shape: int, bias: bool = True) -> None:
+        super().__init__()
+        rest = torch.Size(shape[1:]).numel()
+        self.weight_orig = nn.Parameter(torch.randn(shape) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        self.weight_u: Tensor
+        self.weight_v: Tensor
+        self.register_buffer("weight_u", torch.randn(shape[0]))
+        self.register_buffer("weight_v", torch.randn(rest))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight over its spectral norm, which no reduced type may round."""
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            flat = self.weight_orig.flatten(1)
+            return self.weight_orig / torch.dot(self.weight_u, flat @ self.weight_v)
+
+
+class SpectralLinear(SpectralWeight):
+    """A linear layer ``[n, i] -> [n, o]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the normalised weight."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class SpectralConv(SpectralWeight):
+    """A convolution with an odd kernel that keeps the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the normalised weight."""
+        return F.conv2d(x, self.weight, self.bias, padding=self.weight_orig.shape[-1] // 2)
