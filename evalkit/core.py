@@ -168,15 +168,24 @@ class Reconstructor(Protocol):
 
 @runtime_checkable
 class Translator(Protocol):
-    """A model that turns an image into another one: image -> image."""
+    """A model from image to image; output i depends on nothing but weights, image i and seed i."""
 
     @property
     def spec(self) -> Spec:
         """Network name, its settings, and the checkpoint's SHA-256."""
         ...
 
+    @property
+    def family(self) -> str:
+        """``gan``, ``vae``, ``autoregressive`` or ``diffusion`` (``other`` for callables)."""
+        ...
+
     def translate(self, images: Tensor, *, seeds: IndexArray) -> Tensor:
-        """Return uint8 ``[n, 3, h', w']`` for uint8 ``[n, 3, h, w]``; image i draws from seed i alone."""
+        """Return uint8 ``[n, 3, h', w']`` of uint8 ``[n, 3, h, w]``; without noise the ``seeds`` do nothing.
+
+        Raises:
+            evalkit.errors.UsageError: the images have a type or size that the model does not take.
+        """
         ...
 
 

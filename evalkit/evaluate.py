@@ -254,6 +254,8 @@ def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, co
             name=request.name,
             count=request.num_samples or plan.preset.num_images,
             seed=request.seed,
+            preset=request.preset,
+            weights=request.checkpoint_weights,
         )
         return replace(drawn, source=_in_fixed_blocks(drawn.source)) if request.strict else drawn
     if request.images is None:
@@ -274,6 +276,8 @@ def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, co
         request.model,
         ckpt=request.ckpt,
         sampling=sampling,
+        preset=request.preset,
+        weights=request.checkpoint_weights,
         images=images,
         name=request.name,
         seed=request.seed,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evalkit.errors import UsageError
 from evalkit.generators import SamplingOptions
+from evalkit.generators.checkpoint import Weights
 from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
 
@@ -22,6 +23,8 @@ class ScoreRequest:
 
     model: str | None = None
     ckpt: Path | None = None
+    preset: str | None = None
+    checkpoint_weights: Weights = "ema"
     images: Path | None = None
     name: str | None = None
     reference: str | None = None
@@ -68,6 +71,8 @@ class ScoreRequest:
             )
         if self.model is None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")
+        if self.model is None and (self.preset is not None or self.checkpoint_weights != "ema"):
+            raise UsageError("--preset and --weights raw belong to --model, not to --images")
         if self.prompts is not None and self.model is not None and not self.translate:
             raise UsageError(
                 "--prompts belongs to --images", hint="sample the model first, in the order of the prompts"

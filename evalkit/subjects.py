@@ -17,7 +17,7 @@ from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators import SamplingOptions, load_generator
 from evalkit.generators.checkpoint import Weights
 from evalkit.generators.containers import checkpoint_digest
-from evalkit.generators.loading import is_native
+from evalkit.generators.loading import is_native, load_model
 from evalkit.record import ModelInfo, SamplingInfo, Seeds, check_identifier
 from evalkit.references import REGISTERED
 from evalkit.seeding import SEED_SCHEME, image_seeds
@@ -159,16 +159,18 @@ def open_images(
 
 
 def open_translation(
-    model: str, *, ckpt: Path | None, sampling: SamplingOptions, images: Subject, name: str | None, seed: int
-) -> Subject:
+    model: str, *, ckpt: Path | None, sampling: SamplingOptions, images: Subject, name: str | None, seed: int,
+    preset: str | None = None, weights: Weights = "ema",
+) -> Subject:  # fmt: skip
     """Return what ``model`` makes of ``images`` as a subject.
 
     Raises:
         UsageError: the model does not turn images into images.
         CheckpointError: the checkpoint does not fit.
     """
-    derived = f"{model}@{plain(ckpt.stem)}" if ckpt else model
-    translator = load_generator(model, ckpt, options=sampling)
+    translator = load_model(model, ckpt, options=sampling, preset=preset, weights=weights)
+    shown = translator.spec.name if is_native(model) else model
+    derived = f"{shown}@{plain(ckpt.stem)}" if ckpt else shown
     if not isinstance(translator, Translator):
         raise UsageError(
             f"model {model!r} does not turn images into images",

@@ -50,7 +50,9 @@ def train(
     threads: int | None,
     keep: tuple[int, ...],
 ) -> None:
-    """Train RECIPE again (a name that `evalkit train -h` lists); continues where a run in the same folder stopped.
+    """Train RECIPE again; continues where a run in the same folder stopped.
+
+    Recipes: cgan, ddpm, gated-pixelcnn, sngan, stylegan, vae, vq-vae.
 
     \b
     evalkit train vae --data train.parquet --out runs/vae

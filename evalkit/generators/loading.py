@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from evalkit.core import Generator
+from evalkit.core import Generator, Translator
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.generators.checkpoint import Checkpoint, Weights, read_checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS
@@ -31,6 +31,27 @@ def load_generator(
     weights: Weights = "ema",
 ) -> Generator:
     """Build a generator by registered name, or from ``pkg.mod:obj``.
+
+    Args and errors are those of :func:`load_model`; a model that turns images into images is refused.
+    """
+    built = load_model(model, ckpt, options=options, preset=preset, weights=weights)
+    if not isinstance(built, Generator):
+        raise UsageError(
+            f"model {model!r} turns images into images: it draws none by itself",
+            hint="evalkit score --task translate --images SOURCE --reference REAL",
+        )
+    return built
+
+
+def load_model(
+    model: str,
+    ckpt: Path | str | None = None,
+    *,
+    options: SamplingOptions | None = None,
+    preset: str | None = None,
+    weights: Weights = "ema",
+) -> Generator | Translator:
+    """Build a generator or a translator by registered name, or from ``pkg.mod:obj``.
 
     Args:
         model: a name of :data:`GENERATOR_FACTS`, ``auto`` for the one that reads the checkpoint, or
@@ -111,7 +132,7 @@ def resolve_model(model: str, checkpoint: Checkpoint) -> str:
     return readers[0]
 
 
-def build_generator(model: str, checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
+def build_generator(model: str, checkpoint: Checkpoint, options: SamplingOptions) -> Generator | Translator:
     """Build the registered ``model`` from a checkpoint that has been read.
 
     Raises:
@@ -127,8 +148,8 @@ def _opens(model: str) -> bool:
     return GENERATOR_FACTS[model].factory.partition(":")[2].startswith("open_")
 
 
-def _build(model: str, checkpoint: Checkpoint | str, options: SamplingOptions) -> Generator:
-    build = cast("Callable[..., Generator]", import_object(GENERATOR_FACTS[model].factory))
+def _build(model: str, checkpoint: Checkpoint | str, options: SamplingOptions) -> Generator | Translator:
+    build = cast("Callable[..., Generator | Translator]", import_object(GENERATOR_FACTS[model].factory))
     try:
         return build(checkpoint, options)
     except (EvalkitError, torch.OutOfMemoryError):
@@ -161,14 +182,14 @@ def _path(model: str, ckpt: Path | None) -> Path:
     return facts.checkpoint
 
 
-def _from_callable(model: str, ckpt: Path | None) -> Generator:
+def _from_callable(model: str, ckpt: Path | None) -> Generator | Translator:
     # A script's own folder, as with `python -m`: the console script does not have it.
     sys.path.append(str(Path.cwd()))
     try:
         target = import_object(model)
     finally:
         sys.path.remove(str(Path.cwd()))
-    if not isinstance(target, Generator) or inspect.isclass(target):
+    if not isinstance(target, Generator | Translator) or inspect.isclass(target):
         if not callable(target):
             raise UsageError(f"{model!r} is neither a generator nor a factory of one")
         takes_ckpt = "ckpt" in inspect.signature(target).parameters
@@ -182,9 +203,10 @@ def _from_callable(model: str, ckpt: Path | None) -> Generator:
             raise
         except Exception as error:  # the user's code may raise anything
             raise UsageError(f"the factory {model!r} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(target, Generator):
+    if not isinstance(target, Generator | Translator):
         raise UsageError(
             f"{model!r} gave a {type(target).__name__}, which is no generator",
-            hint="it needs spec, family, num_classes, resolution and generate(seeds, labels=None)",
+            hint="it needs spec, family, num_classes, resolution and generate(seeds, labels=None), or "
+            "spec, family and translate(images, *, seeds)",
         )
     return target

@@ -15,7 +15,8 @@ from torch import Tensor
 from evalkit.console import Console
 from evalkit.core import Generator, IndexArray, Reconstructor
 from evalkit.errors import EvalkitError, InvalidInputError, UsageError
-from evalkit.generators import GENERATOR_FACTS, SamplingOptions
+from evalkit.generators import SamplingOptions
+from evalkit.generators.loading import is_native
 from evalkit.pairs.evaluate import measure_pairs
 from evalkit.pairs.matching import Pairing
 from evalkit.pairs.opening import OpenedPairs, subset, without_bad
@@ -190,10 +191,12 @@ def _open(request: ScoreRequest) -> OpenedPairs:
         name=request.name,
         count=1,
         seed=0,
+        preset=request.preset,
+        weights=request.checkpoint_weights,
     )
     if subject.generator is None:
         raise UsageError(f"{request.model!r} is not a model")
-    native = request.model in GENERATOR_FACTS
+    native = is_native(request.model)
     pairs, found, rejected = reconstruct_pairs(
         subject.generator,
         request.images,

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evalkit.core import Translator
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS, LAYOUTS
 from evalkit.generators.gan.translation.normalisation import normalise
-from evalkit.generators.gan.translation.protocol import Translator
 from evalkit.generators.gan.translation.resnet import ResNetConfig, ResNetTranslator
 from evalkit.generators.gan.translation.sampling import NetworkTranslator, build_cyclegan, build_pix2pix
 from evalkit.generators.gan.translation.unet import UNetConfig, UNetTranslator
