@@ -11,15 +11,13 @@ import numpy as np
 import torch
 
 from evalkit.console import Console
-from evalkit.core import Extractor, ImageSource, Probe
-from evalkit.errors import UsageError
+from evalkit.core import Extractor, Probe
 from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract, state_store
 from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
 from evalkit.measurement import Materials, measure, protocol_info
 from evalkit.plan import DEFAULT_HELD_OUT, AtHand, Network, Plan, Planned, make_plan
 from evalkit.probing import BuiltProbe, with_probes
-from evalkit.prompts import read_prompts
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, RunRecord, Status, redact_command
 from evalkit.reference_resolution import resolve_reference
@@ -27,9 +25,9 @@ from evalkit.references import Reference
 from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
 from evalkit.shards import ShardLayout
-from evalkit.sources.fixed_blocks import BLOCK, FixedBlockSource
-from evalkit.sources.generated import GeneratedSource
-from evalkit.subjects import Subject, open_generator, open_images, open_translation
+from evalkit.sources.fixed_blocks import BLOCK
+from evalkit.subject_opening import open_subject, prompts_of, unblocked
+from evalkit.subjects import Subject
 from evalkit.throughput import WarmUp, performance, warm_up
 
 STATE_FOLDER = "state"
@@ -67,7 +65,7 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
         console.note(f"--determinism strict computes batches of {BLOCK} images: --batch-size is not used")
     device = resolve_device(request.device)
     plan = make_plan(request.protocol, request=request, notify=console.note)
-    subject = _open_subject(request, plan, device=device, console=console)
+    subject = open_subject(request, plan, device=device, console=console)
     extractors = {network: _extractor(request, network, device) for network in plan.networks}
     job = _Run(request, subject, extractors, device, console, stop)
     plan, probes = with_probes(plan, subject, request=request, device=device, notify=console.note)
@@ -102,11 +100,9 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         classes=_number_of_classes(subject),
     )
     plan = plan.feasible(found, notify=job.console.note)
-    prompts = (
-        read_prompts(job.request.prompts, subject.source, found=subject.found) if found.prompted else None
-    )
+    prompts = prompts_of(job.subject, request=job.request)
     record = replace(record, data=_data(references.get(plan.headline)))
-    warm = warm_up(_unblocked(subject), job.device) if subject.generator and plan.networks else None
+    warm = warm_up(unblocked(subject), job.device) if subject.generator and plan.networks else None
     materials = Materials(
         lanes=_one_pass(job, plan),
         probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
@@ -117,21 +113,17 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         class_names=subject.class_names,
         drawn=subject.generator is not None,
     )
+    # What the images themselves met: pictures that a safety checker blacked out, for example.
+    met: tuple[str, ...] = getattr(subject.generator, "warnings", ())
+    for text in met:
+        job.console.note(text)
     return replace(
         record,
+        warnings=(*record.warnings, *met),
         protocol=protocol_info(plan, subject, materials=materials, probes=probes),
         results=measure(plan, materials, probes, notify=job.console.note),
         **_speed(job, plan, materials, warm),
     )
-
-
-def _in_fixed_blocks(source: ImageSource) -> ImageSource:
-    return FixedBlockSource(source) if isinstance(source, GeneratedSource) else source
-
-
-def _unblocked(subject: Subject) -> ImageSource:
-    """Return the source whose reading of one image computes one image."""
-    return subject.source.source if isinstance(subject.source, FixedBlockSource) else subject.source
 
 
 def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
@@ -243,45 +235,6 @@ def _speed(job: _Run, plan: Plan, materials: Materials, warm: WarmUp | None) -> 
         "performance": (speed,),
         "sampling": replace(sampling, nfe=evaluations or None) if sampling else None,
     }
-
-
-def _open_subject(request: ScoreRequest, plan: Plan, *, device: torch.device, console: Console) -> Subject:
-    if request.model is not None and not request.translate:
-        drawn = open_generator(
-            request.model,
-            ckpt=request.ckpt,
-            options=replace(request.sampling, device=str(device)),
-            name=request.name,
-            count=request.num_samples or plan.preset.num_images,
-            seed=request.seed,
-            preset=request.preset,
-            weights=request.checkpoint_weights,
-        )
-        return replace(drawn, source=_in_fixed_blocks(drawn.source)) if request.strict else drawn
-    if request.images is None:
-        raise UsageError("no subject")
-    images = open_images(
-        request.images,
-        options=request.image_options,
-        name=None if request.model else request.name,
-        count=request.num_samples,
-        default_count=plan.preset.num_images,
-        seed=request.seed,
-        notify=console.note,
-    )
-    if request.model is None:
-        return images
-    sampling = replace(request.sampling, device=str(device))
-    return open_translation(
-        request.model,
-        ckpt=request.ckpt,
-        sampling=sampling,
-        preset=request.preset,
-        weights=request.checkpoint_weights,
-        images=images,
-        name=request.name,
-        seed=request.seed,
-    )
 
 
 def _title(subject: Subject) -> str:

@@ -384,7 +384,9 @@ def _check_flags(plan: Plan, request: PlanRequest) -> None:
     unused = {
         "--attributes": request.attributes is not None and not any(m.reads == "latents" for m in metrics),
         "--held-out": request.held_out is not None and not any(m.needs_held_out for m in metrics),
-        "--prompts": request.prompts is not None and not any(m.needs_prompts for m in metrics),
+        "--prompts": request.prompts is not None
+        and request.model is None
+        and not any(m.needs_prompts for m in metrics),
         "--report-at": request.report_at is not None and not any(m.name == "fd" for m in metrics),
     }
     for flag, is_unused in unused.items():

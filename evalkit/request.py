@@ -73,10 +73,6 @@ class ScoreRequest:
             raise UsageError("--ckpt belongs to --model, not to --images")
         if self.model is None and (self.preset is not None or self.checkpoint_weights != "ema"):
             raise UsageError("--preset and --weights raw belong to --model, not to --images")
-        if self.prompts is not None and self.model is not None and not self.translate:
-            raise UsageError(
-                "--prompts belongs to --images", hint="sample the model first, in the order of the prompts"
-            )
         for value, flag in (
             (self.num_samples, "--num-samples"),
             (self.batch_size, "--batch-size"),

@@ -224,5 +224,5 @@ def test_bad_prompts_are_refused(tmp_path, real, content, message):
 
 
 def test_prompts_belong_to_images(tmp_path):
-    with pytest.raises(UsageError, match="belongs to --images"):
+    with pytest.raises(UsageError, match="takes no prompts"):
         evalkit.score(model="ddpm", prompts=tmp_path / "x.txt", metrics=["fd"])

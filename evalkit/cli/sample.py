@@ -36,6 +36,9 @@ from evalkit.errors import UsageError
 @click.option("--guidance", type=float, metavar="W")
 @click.option("--truncation", type=float, metavar="PSI", help="Of a style-based GAN, 0 to 1.")
 @click.option("--eta", type=float, metavar="ETA")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Of a text pipeline: a line each."
+)
 @determinism_option
 @click.option("--device", default="auto")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
@@ -54,6 +57,7 @@ def sample(
     num_samples: int,
     seed: int,
     batch_size: int,
+    prompts: Path | None,
     determinism: str,
     device: str,
     out: Path,
@@ -69,6 +73,7 @@ def sample(
 
     from evalkit.cli.console import StderrConsole  # noqa: PLC0415 - loads torch
     from evalkit.generators import SamplingOptions, load_generator  # noqa: PLC0415
+    from evalkit.prompts import drawn_with_prompts  # noqa: PLC0415
     from evalkit.runtime import resolve_device, strict_numerics  # noqa: PLC0415
     from evalkit.sample_files import write_samples  # noqa: PLC0415
     from evalkit.sources.fixed_blocks import FixedBlockSource  # noqa: PLC0415
@@ -78,7 +83,8 @@ def sample(
         raise UsageError(f"--out {out}: unknown kind {out.suffix!r}", hint="a folder, FILE.npz or FILE.png")
     options = SamplingOptions(device=str(resolve_device(device)), **sampling)  # type: ignore[arg-type]
     generator = load_generator(model, ckpt, options=options, preset=preset, weights=weights)
-    drawn = GeneratedSource(generator, num_samples, seed)
+    plain = GeneratedSource(generator, num_samples, seed)
+    drawn = drawn_with_prompts(plain, prompts) if prompts is not None else plain
     source = FixedBlockSource(drawn) if determinism == "strict" else drawn
     images, labels = [], []
     with (

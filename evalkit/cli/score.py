@@ -131,7 +131,7 @@ def _scalar(text: str) -> str | int | float | bool | None:
     "--prompts",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Text file, one prompt for each image of --images, in order.",
+    help="Text file, one prompt for each image of --images in order; a text pipeline draws from them.",
 )
 @click.option(
     "--attributes",

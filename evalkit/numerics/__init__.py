@@ -39,7 +39,7 @@ from evalkit.numerics.neighbours import (
 )
 from evalkit.numerics.resampling import Jackknife, block_edges, first_order_share, jackknife
 
-NUMERICS_VERSION = "2"
+NUMERICS_VERSION = "3"
 
 __all__ = [
     "LEAVE_OUT_ERROR",

@@ -12,7 +12,7 @@ from evalkit.generators.checkpoint import read_checkpoint
 from evalkit.references import bundled_references
 from evalkit.sample_files import write_samples
 
-NAMES = ("cgan", "ddpm", "stylegan", "vae")
+NAMES = ("cgan", "ddpm", "gated-pixelcnn", "sngan", "stylegan", "vae", "vq-vae")
 
 
 @pytest.mark.parametrize("name", NAMES)
