@@ -20,13 +20,13 @@ def doctor(output_format: str) -> None:
     from evalkit.runtime import resolve_device  # noqa: PLC0415
 
     inception = cached_weights()
-    missing = sorted(f.name for f in GENERATOR_FACTS.values() if not f.bundled)
+    bundled = sorted(f.name for f in GENERATOR_FACTS.values() if f.bundled)
     checks = {
         **environment(),
         "device of --device auto": str(resolve_device("auto")),
         "cache folder": str(cache_folder()),
         "offline mode": "on (EVALKIT_OFFLINE)" if is_offline() else "off",
-        "bundled models": "all there" if not missing else f"MISSING: {', '.join(missing)}",
+        "bundled models": ", ".join(bundled) or "MISSING",
         "bundled references": ", ".join(sorted(bundled_references())) or "MISSING",
         "InceptionV3 weights": str(inception) if inception else "not here; fetched by --protocol standard",
     }

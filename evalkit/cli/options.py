@@ -22,7 +22,7 @@ _POLICY = ("alpha", "cmyk", "animated", "orientation", "max_pixels")
 _READING = ("workers", "on_bad", "max_bad")
 _OUTPUTS = ("per_pair", "worst", "worst_by", "worst_count")
 _CHOICES = ("ema", "raw")
-_SAMPLING = ("sampler", "steps", "guidance", "eta", "truncation")
+_SAMPLING = ("sampler", "steps", "guidance", "eta", "truncation", "reference_factor")
 
 
 def named_files(
@@ -184,6 +184,13 @@ def sampling_options(command: F) -> F:
             type=float,
             metavar="PSI",
             help="Draws the latents of a style-based GAN to their centre: 1 is none, 0 the centre.",
+        ),
+        click.option(
+            "--reference-factor",
+            type=int,
+            metavar="N",
+            help="Where a diffusion model translates --images: it keeps what is left of them at 1/N of the "
+            "size, and draws the rest; 4 by default.",
         ),
     )(command)
 

@@ -20,10 +20,10 @@ from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.diffusers_folder import DiffusersFolder, open_folder
 from evalkit.generators.parts import Part, find_parts, held
+from evalkit.generators.pickle_bounds import LEGACY_MAGIC
 from evalkit.generators.persistent_pickle import read_persistent_pickle
 from evalkit.generators.torch_files import code_archive, load_torch
 
-_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _BOMB_FLOOR, _BOMB_RATIO = 2**26, 100
 _MAX_HEADER = 100 * 2**20
@@ -72,7 +72,7 @@ def read_contents(path: Path) -> Contents:
         return _safetensors(path)
     if head.startswith(b"PK"):
         return _zip(path)
-    if head.startswith(_LEGACY_TORCH):
+    if head.startswith(LEGACY_MAGIC):
         return _from_content(path, "torch file of the old kind", "torch", load_torch(path, path.name))
     if head.startswith(_PICKLES):
         return _from_content(path, "pickle", "pickle", read_persistent_pickle(path))

@@ -30,6 +30,8 @@ class SamplingOptions:
 
     ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``. ``truncation`` draws
     the latents of a style-based GAN towards their centre: 1 or None leaves them, 0 gives the centre itself.
+    ``reference_factor`` is for diffusion models that translate images (ILVR): frequencies below
+    1/``reference_factor`` of the finest stay those of the image; drawing from noise alone refuses it.
     """
 
     sampler: str | None = None
@@ -37,6 +39,7 @@ class SamplingOptions:
     guidance: float | None = None
     eta: float | None = None
     truncation: float | None = None
+    reference_factor: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -57,6 +60,7 @@ class SamplingOptions:
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
         self._check_scales(facts, samplers[name])
+        self._check_reference_factor(facts)
         return name, self.steps or default
 
     def _check_scales(self, facts: GeneratorFacts, sampler: SamplerFacts) -> None:
@@ -75,6 +79,17 @@ class SamplingOptions:
                 raise UsageError(f"sampler {sampler.name!r} takes no --eta")
             if not 0 <= self.eta <= 1:
                 raise UsageError(f"--eta must lie in 0..1, not {self.eta}")
+
+    def _check_reference_factor(self, facts: GeneratorFacts) -> None:
+        factor = self.reference_factor
+        if factor is None:
+            return
+        if facts.family != "diffusion":
+            raise UsageError(
+                f"model {facts.name!r} takes no --reference-factor", hint="diffusion models that translate do"
+            )
+        if factor < 1 or factor & (factor - 1):
+            raise UsageError(f"--reference-factor must be a power of two, not {factor}", hint="4 or 8")
 
 
 class NativeGenerator(ABC):

@@ -17,7 +17,7 @@ import torch
 
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
 from evalkit.generators.numpy_pickles import STAND_INS
-from evalkit.generators.pickle_depth import check_depth
+from evalkit.generators.pickle_bounds import check_bounds
 
 _ASKED_FOR = re.compile(
     r"GLOBAL ([\w.]+)|(?:global|function|class) [\"'`<]?(?:class |built-in function )?[\"'`]?([\w.]+)"
@@ -54,7 +54,7 @@ def load_torch(file: Path | IO[bytes], name: str) -> object:
         CheckpointError: it is damaged, or an archive of code (TorchScript, ``torch.export``).
     """
     try:
-        check_depth(file)
+        check_bounds(file)
         with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals([*_ALLOWED]):
             warnings.simplefilter("ignore")
             content: object = torch.load(file, weights_only=True, map_location="cpu", mmap=False)
@@ -72,8 +72,8 @@ def explain(name: str, error: Exception) -> CheckpointError:
     if found is not None:
         asked = next(group for group in found.groups() if group)
         return unsafe(name, asked)
-    inner = re.search(r"WeightsUnpickler error: (.+)", text)
-    reason = inner.group(1) if inner else (text.splitlines() or [repr(error)])[0]
+    # Torch wraps its reason into advice to switch its own protection off.
+    reason = (text.partition("WeightsUnpickler error:")[2] or text).strip().partition("\n")[0] or repr(error)
     return CheckpointError(
         f"{name} could not be read as a torch file: {reason[:300]}",
         hint="was it cut short, or saved otherwise?",

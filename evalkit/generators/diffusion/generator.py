@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evalkit.core import IndexArray
 from evalkit.counter_noise import CHURN_STREAM, REFERENCE_STREAM, STEP_STREAM, normal_at
-from evalkit.errors import UsageError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.denoiser import CountingNetwork, NetworkDenoiser
 from evalkit.generators.diffusion.guidance import (
     Classifier,
+    check_factor,
     class_gradient,
     classifier_guided,
     reference_guidance,
@@ -43,6 +45,9 @@ from evalkit.seeding import normal_per_image, per_image_generators
 NOISE_SCHEME = "philox4x32-10(seed; element, step, stream) / 1"
 """Version of the rule for noise that stochastic samplers add; part of their fingerprint."""
 
+REFERENCE_FACTOR = 4
+"""Of the low-pass filter that keeps what a translation keeps, unless the user says otherwise."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SamplerSettings:
@@ -52,7 +57,8 @@ class SamplerSettings:
         spacings: sampler -> how it chooses fewer steps, where that is not the process's own way.
         churn: makes Heun's sampler stochastic.
         guidance: scale unless the user names one: 1 for classifier-free, the gradient's factor for a
-        classifier. labelled_network: False where only the classifier sees the labels (``network`` gets None).
+            classifier.
+        labelled_network: False where only the classifier sees the labels (``network`` gets None).
         classifier_sha256: digest of the classifier's checkpoint.
     """
 
@@ -64,7 +70,26 @@ class SamplerSettings:
 
 
 class DiffusionGenerator(NativeGenerator):
-    """Noise to image by a sampler of :mod:`evalkit.generators.diffusion.samplers` or Heun's."""
+    """Noise to image by a sampler of :mod:`evalkit.generators.diffusion.samplers` or Heun's.
+
+    With images as references (:meth:`generate_like`) it is a translator too: see :meth:`translate`.
+
+    Args:
+        name: registered model name.
+        network: follows :class:`evalkit.generators.diffusion.process.DenoisingNetwork`.
+        process: what it predicts, at which levels.
+        checkpoint: where the weights come from.
+        options: the user's choices; the samplers are those of the model's facts.
+        num_classes: labels it takes; 0 where unconditional.
+        resolution: height and width in pixels.
+        null_label: whether label ``num_classes`` means no class, which classifier-free guidance needs.
+        classifier: of noisy images; then ``options.guidance`` is the factor of its gradient.
+        settings: what else the model's sampler takes.
+
+    Raises:
+        UsageError: guidance that the network cannot give, more steps than the process has, or a factor for
+            references that does not divide the images.
+    """
 
     family = "diffusion"
 
@@ -79,14 +104,17 @@ class DiffusionGenerator(NativeGenerator):
         num_classes: int,
         resolution: int,
         null_label: bool,
-        classifier: Classifier | None,
-        settings: SamplerSettings,
+        classifier: Classifier | None = None,
+        settings: SamplerSettings | None = None,
     ) -> None:
         super().__init__(name=name, network=network, checkpoint=checkpoint, options=options)
-        self.process, self.classifier, self.settings = process, classifier, settings
+        self.process, self.classifier = process, classifier
+        self.settings = settings or SamplerSettings()
         self._classes, self._resolution, self._null_label = num_classes, resolution, null_label
         self._foreign = checkpoint.format != "evalkit"
         self._check_guidance()
+        if options.reference_factor is not None:
+            check_factor(options.reference_factor, (resolution, resolution))
         self.levels = self._choose_levels(self.steps or 1)
 
     @property
@@ -128,8 +156,11 @@ class DiffusionGenerator(NativeGenerator):
         """
         wanted = self._check_labels(labels)
         size = (len(seeds), 3, self.resolution, self.resolution)
-        if tuple(references.shape) != size:
-            raise UsageError(f"references have shape {list(references.shape)}, not {list(size)}")
+        if tuple(references.shape) != size or references.dtype != torch.uint8:
+            raise UsageError(
+                f"references are {references.dtype} {list(references.shape)}, not torch.uint8 {list(size)}",
+                hint=f"resize them: the model makes images of {self.resolution}x{self.resolution} pixels",
+            )
         correct = reference_guidance(
             references.to(self.device).float() / 127.5 - 1,
             factor=factor,
@@ -139,6 +170,33 @@ class DiffusionGenerator(NativeGenerator):
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return quantise(self._walk(seeds, wanted, correct))
 
+    def translate(self, images: Tensor, *, seeds: IndexArray) -> Tensor:
+        """Return uint8 images with the low frequencies of ``images`` and the model's own details (ILVR).
+
+        Without labels: a conditional model must know the label that means none. The low-pass filter's
+        factor is ``options.reference_factor``, or :data:`REFERENCE_FACTOR`.
+
+        Raises:
+            UsageError: images of another type or size, a model that needs labels, or guidance, which there
+                is none of without labels.
+        """
+        if self.options.guidance is not None:
+            raise UsageError(
+                "--guidance leads to a class, and images are translated without one", hint="drop --guidance"
+            )
+        factor = REFERENCE_FACTOR if self.options.reference_factor is None else self.options.reference_factor
+        return self.generate_like(seeds, images, factor=factor, labels=self._no_labels(len(seeds)))
+
+    def _no_labels(self, count: int) -> IndexArray | None:
+        if not self.num_classes or not self.settings.labelled_network:
+            return None
+        if not self._null_label:
+            raise UsageError(
+                f"this checkpoint of {self.name!r} translates no images: it needs a class for each",
+                hint="take an unconditional model, or one trained without labels part of the time",
+            )
+        return np.full(count, self.num_classes, dtype=np.int64)
+
     def _choose_levels(self, steps: int) -> tuple[Level, ...]:
         spacing = self.settings.spacings.get(self.sampler)
         if self.sampler == "heun" and spacing is None and isinstance(self.process, DiscreteProcess):
@@ -146,7 +204,7 @@ class DiffusionGenerator(NativeGenerator):
         return self.process.levels(steps, spacing=spacing)
 
     def _check_labels(self, labels: IndexArray | None) -> Tensor | None:
-        if self.num_classes and labels is None:
+        if self.num_classes and self.settings.labelled_network and labels is None:
             raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
         return None if labels is None else torch.from_numpy(labels).to(self.device)
 
@@ -161,6 +219,11 @@ class DiffusionGenerator(NativeGenerator):
             raise ValueError("a classifier needs num_classes")
 
     def _sample(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:
+        if self.options.reference_factor is not None:
+            raise UsageError(
+                "--reference-factor is for images that are translated, and these are drawn from noise alone",
+                hint="--task translate --images PATH, or drop it",
+            )
         return self._walk(seeds, labels, unchanged)
 
     def _walk(self, seeds: IndexArray, labels: Tensor | None, correct: Correction) -> Tensor:
@@ -170,6 +233,11 @@ class DiffusionGenerator(NativeGenerator):
         start = start * self.process.start(self.levels[0])
         images = self._integrate(self._denoiser(network, labels), start, seeds, labels, correct)
         self.evaluations_per_image = network.evaluations
+        if not bool(torch.isfinite(images).all()):
+            raise InvalidInputError(
+                f"{self.name!r} drew images that are not finite",
+                hint="the network overflows in this type: --dtype float32" if self.dtype != torch.float32 else None,
+            )
         return images.clamp(-1.0, 1.0)
 
     def _denoiser(self, network: CountingNetwork, labels: Tensor | None) -> NetworkDenoiser:
@@ -244,6 +312,8 @@ class DiffusionGenerator(NativeGenerator):
             stated["churn"] = str(self.settings.churn)
         if self.classifier is not None:
             stated["classifier"] = self.settings.classifier_sha256
+        if self.options.reference_factor is not None:
+            stated |= {"reference_factor": self.options.reference_factor, "noise": NOISE_SCHEME}
         if self._foreign:
             stated["levels"] = _digest(self.process, self.levels)
         return stated
@@ -253,46 +323,3 @@ def _digest(process: Process, levels: tuple[Level, ...]) -> str:
     facts = [str(type(process).__name__), repr(process), [dataclasses.astuple(level) for level in levels]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-
-def diffusion_generator(  # noqa: PLR0913 - all by keyword
-    *,
-    name: str,
-    network: nn.Module,
-    process: Process,
-    checkpoint: Checkpoint,
-    options: SamplingOptions,
-    num_classes: int,
-    resolution: int,
-    null_label: bool,
-    classifier: Classifier | None = None,
-    settings: SamplerSettings | None = None,
-) -> DiffusionGenerator:
-    """Return the generator of a loaded network.
-
-    Args:
-        name: registered model name.
-        network: follows :class:`evalkit.generators.diffusion.process.DenoisingNetwork`.
-        process: what it predicts, at which levels.
-        checkpoint: where the weights come from.
-        options: the user's choices; the samplers are those of the model's facts.
-        num_classes: labels it takes; 0 where unconditional.
-        resolution: height and width in pixels.
-        null_label: whether label ``num_classes`` means no class, which classifier-free guidance needs.
-        classifier: of noisy images; then ``options.guidance`` is the factor of its gradient.
-        settings: what else the model's sampler takes.
-
-    Raises:
-        UsageError: guidance that the network cannot give, or more steps than the process has.
-    """
-    return DiffusionGenerator(
-        name=name,
-        network=network,
-        process=process,
-        checkpoint=checkpoint,
-        options=options,
-        num_classes=num_classes,
-        resolution=resolution,
-        null_label=null_label,
-        classifier=classifier,
-        settings=settings or SamplerSettings(),
-    )

@@ -5,6 +5,7 @@ All are functions of images at a level; the samplers know nothing of them.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -83,6 +84,19 @@ def low_pass(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, size=size, mode="bicubic", antialias=True)
 
 
+def check_factor(factor: int, size: tuple[int, int]) -> None:
+    """Refuse a factor of :func:`low_pass` for images of ``size``.
+
+    Raises:
+        UsageError: ``factor`` does not divide the size.
+    """
+    if factor < 1 or any(side % factor for side in size):
+        raise UsageError(
+            f"the reference factor {factor} does not divide images of {size[0]}x{size[1]} pixels",
+            hint=f"a power of two such as {math.gcd(*size, 8)}",
+        )
+
+
 def reference_guidance(
     references: Tensor, *, factor: int, noise: StepNoise, down_to: float = 0.0
 ) -> Correction:
@@ -99,8 +113,7 @@ def reference_guidance(
     Raises:
         UsageError: ``factor`` does not divide the size.
     """
-    if factor < 1 or references.shape[-1] % factor or references.shape[-2] % factor:
-        raise UsageError(f"the factor {factor} does not divide {list(references.shape[-2:])}")
+    check_factor(factor, (references.shape[-2], references.shape[-1]))
 
     def correct(x: Tensor, level: Level, step: int) -> Tensor:
         if level.time < down_to:

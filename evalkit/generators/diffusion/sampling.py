@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import build_config
 from evalkit.generators.diffusion.ddpm import process_of
-from evalkit.generators.diffusion.generator import DiffusionGenerator, diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator
 from evalkit.generators.diffusion.unet import DDPMConfig, DenoisingUNet
 from evalkit.generators.sampling import SamplingOptions
 
@@ -15,7 +15,7 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> DiffusionGenerato
     config = build_config(DDPMConfig, checkpoint)
     network = DenoisingUNet(config)
     load_weights(network, checkpoint, name="ddpm")
-    return diffusion_generator(
+    return DiffusionGenerator(
         name="ddpm",
         network=network,
         process=process_of(config),

@@ -13,7 +13,7 @@ from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.ddpm import ddim_sample, process_of
-from evalkit.generators.diffusion.generator import SamplerSettings, diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator, SamplerSettings
 from evalkit.generators.diffusion.guidance import low_pass
 from evalkit.generators.diffusion.heun import Churn
 from evalkit.generators.diffusion.karras import KarrasProcess
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
 def _make(sampler="ddim", *, process=None, network=None, stored="torch", classes=4, null=True, **given):
     steps, guidance, eta = given.pop("steps", 6), given.pop("guidance", None), given.pop("eta", None)
     options = SamplingOptions(sampler=sampler, steps=steps, guidance=guidance, eta=eta)
-    return diffusion_generator(
+    return DiffusionGenerator(
         name="ddpm",
         network=network or Network(),
         process=process or discrete_process("cosine", 100, prediction="v", spacing="trailing"),

@@ -18,7 +18,7 @@ from evalkit.generators.configuration import configure
 from evalkit.generators.diffusion.community.pesser import DDIMConfig, DDIMUNet
 from evalkit.generators.diffusion.community.pytorch_ddpm import PytorchDDPMConfig, PytorchDDPMUNet
 from evalkit.generators.diffusion.community.reading import read_ddim, read_pytorch_ddpm
-from evalkit.generators.diffusion.generator import DiffusionGenerator, SamplerSettings, diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator, SamplerSettings
 from evalkit.generators.diffusion.process import DiscreteProcess, Prediction, Variance
 from evalkit.generators.diffusion.schedules import Spacing
 from evalkit.generators.sampling import SamplingOptions
@@ -94,7 +94,7 @@ def _generator(
     options: SamplingOptions,
 ) -> DiffusionGenerator:
     config = network.config
-    return diffusion_generator(
+    return DiffusionGenerator(
         name=name,
         network=network,
         process=process,

@@ -13,7 +13,7 @@ from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import configure
 from evalkit.generators.diffusion.edm.configuration import EDMConfig, described_by, inferred_from
 from evalkit.generators.diffusion.edm.network import EDMNetwork
-from evalkit.generators.diffusion.generator import diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator
 from evalkit.generators.diffusion.karras import KarrasProcess
 from evalkit.generators.sampling import SamplingOptions
 
@@ -37,7 +37,7 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
     )
     network = EDMNetwork(config)
     load_weights(network, checkpoint, name=NAME)
-    return diffusion_generator(
+    return DiffusionGenerator(
         name=NAME,
         network=network,
         process=process_of(network),

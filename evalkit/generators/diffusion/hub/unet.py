@@ -19,7 +19,7 @@ from evalkit.core import Generator
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import configure
-from evalkit.generators.diffusion.generator import diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator
 from evalkit.generators.diffusion.process import DiscreteProcess, Prediction, Variance
 from evalkit.generators.diffusion.schedules import Spacing
 from evalkit.generators.sampling import SamplingOptions
@@ -129,7 +129,7 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
     size, channels = network.unet.config.sample_size, network.unet.config.in_channels
     if not isinstance(size, int) or channels != 3:
         raise CheckpointError(f"only square RGB models are served, not {channels} channels at {size}")
-    return diffusion_generator(
+    return DiffusionGenerator(
         name=NAME,
         network=network,
         process=process_of(config),

@@ -18,7 +18,7 @@ from evalkit.core import Float64Array, Generator
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import configure
-from evalkit.generators.diffusion.generator import diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator
 from evalkit.generators.diffusion.lucidrains.network import LucidrainsConfig, LucidrainsDiffusion
 from evalkit.generators.diffusion.process import DiscreteProcess, Prediction
 from evalkit.generators.sampling import SamplingOptions
@@ -39,7 +39,7 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
     )
     network = LucidrainsDiffusion(config)
     load_weights(network, checkpoint, name=NAME)
-    return diffusion_generator(
+    return DiffusionGenerator(
         name=NAME,
         network=network,
         process=process_of(checkpoint.tensors, config),

@@ -19,7 +19,7 @@ import torch
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint, load_weights, read_checkpoint
 from evalkit.generators.configuration import UnrevealedError, configure
-from evalkit.generators.diffusion.generator import DiffusionGenerator, SamplerSettings, diffusion_generator
+from evalkit.generators.diffusion.generator import DiffusionGenerator, SamplerSettings
 from evalkit.generators.diffusion.openai.classifier import NoisyClassifier, load_classifier
 from evalkit.generators.diffusion.openai.reading import read_unet, usual_image_size
 from evalkit.generators.diffusion.openai.unet import UNSET, OpenAIConfig, OpenAIUNet, unrevealed
@@ -119,7 +119,7 @@ def _generator(
 ) -> DiffusionGenerator:
     config = network.config
     scale = 1.0 if classifier is None or config.classifier_scale is None else config.classifier_scale
-    return diffusion_generator(
+    return DiffusionGenerator(
         name=name,
         network=network,
         process=process_of(config),

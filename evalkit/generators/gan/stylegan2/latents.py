@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,27 +15,15 @@ from torch import Tensor
 
 from evalkit.core import IndexArray
 from evalkit.errors import CheckpointError
+from evalkit.generators.gan.mapped_latents import MappedLatents
 from evalkit.generators.gan.stylegan2.mapping import MappingNetwork
-from evalkit.generators.latent import LatentNativeGenerator
 
 CENTRE_LATENTS = 4096
 """Latents that the mean of w is taken over where the checkpoint does not hold it."""
 
 
-class StyleLatents(LatentNativeGenerator):
+class StyleLatents(MappedLatents):
     """z -> w by the mapping network, truncated; one copy of w for each layer -> image."""
-
-    family = "gan"
-
-    @property
-    def spaces(self) -> tuple[str, ...]:
-        """The normal latent, and the output of the mapping network."""
-        return ("z", "w")
-
-    @property
-    @abstractmethod
-    def style_dim(self) -> int:
-        """Numbers in w."""
 
     @property
     @abstractmethod
@@ -56,20 +43,6 @@ class StyleLatents(LatentNativeGenerator):
     @abstractmethod
     def _paint(self, styles: Tensor, noise_seeds: IndexArray) -> Tensor:
         """Return float images of styles ``[n, layers, d_w]``."""
-
-    @torch.no_grad()
-    def mapping(self, z: Tensor, *, labels: IndexArray | None = None) -> Tensor:
-        """Map z ``[n, d]`` to w, float32 ``[n, d_w]``, truncated where the options ask for it.
-
-        With a cutoff w is left as it is and :meth:`synthesis` truncates its copies for the first layers: the
-        same images, as truncation is affine.
-
-        Raises:
-            UsageError: z has another width, or labels are missing or of another length.
-        """
-        self._check(z, space="z", noise_seeds=np.zeros(len(z), dtype=np.int64), labels=labels)
-        wanted = None if labels is None else torch.from_numpy(labels).to(self.device)
-        return self._map(z.to(self.device, torch.float32), wanted)
 
     def _map(self, z: Tensor, labels: Tensor | None) -> Tensor:
         w: Tensor = self._mapping(z, labels)
@@ -101,12 +74,6 @@ class StyleLatents(LatentNativeGenerator):
     ) -> Tensor:
         w = latents if space == "w" else self._map(latents, labels)
         return in_colour(self._paint(self._styles(w), noise_seeds), self.name)
-
-    def _dimensions(self, space: str) -> int:
-        return self.style_dim if space == "w" else self.latent_dim
-
-    def _settings(self) -> dict[str, Any]:
-        return {} if self.options.truncation is None else {"truncation": self.options.truncation}
 
 
 def in_colour(images: Tensor, name: str) -> Tensor:

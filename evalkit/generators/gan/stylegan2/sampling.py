@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
 from evalkit.core import IndexArray
 from evalkit.generators.checkpoint import Checkpoint, load_weights
+from evalkit.generators.gan.mapped_latents import layer_noise
 from evalkit.generators.gan.stylegan2.facts import FORWARD_NOISE, STORED_NOISE
 from evalkit.generators.gan.stylegan2.latents import StyleLatents
 from evalkit.generators.gan.stylegan2.layouts import stylegan2_config
@@ -14,10 +14,6 @@ from evalkit.generators.gan.stylegan2.mapping import MappingNetwork
 from evalkit.generators.gan.stylegan2.network import StyleGAN2Generator
 from evalkit.generators.gan.stylegan2.rosinality import in_nvidia_names
 from evalkit.generators.sampling import SamplingOptions
-from evalkit.seeding import normal_per_image, per_image_generators
-
-_NOISE_STREAM = np.int64(0x5851F42D4C957F2D)
-"""Turns the seed of an image into the seed of its noise: the noise must not repeat the numbers of z."""
 
 
 class StyleGAN2(StyleLatents):
@@ -70,10 +66,8 @@ class StyleGAN2(StyleLatents):
         if self.sampler != FORWARD_NOISE.name or not sizes:
             return [None] * (self.layer_count - 1)
         areas = [size**2 for size in sizes]
-        drawn = normal_per_image(
-            per_image_generators(seeds ^ _NOISE_STREAM), (sum(areas),), device=self.device
-        )
-        planes = zip(drawn.split(areas, dim=1), sizes, strict=True)
+        drawn = layer_noise(seeds, sum(areas), device=self.device).split(areas, dim=1)
+        planes = zip(drawn, sizes, strict=True)
         return [plane.reshape(len(seeds), 1, size, size) for plane, size in planes]
 
 
