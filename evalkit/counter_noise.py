@@ -98,9 +98,16 @@ def normal_at(
     float32 here hides.
     """
     count = math.prod(shape)
-    bits = bits_at(seeds, step, -(-count // 2) * 2, stream=stream, device=device).view(len(seeds), -1, 2)
+    where = exact_device(device)
+    bits = bits_at(seeds, step, -(-count // 2) * 2, stream=stream, device=where).view(len(seeds), -1, 2)
     unit = bits.to(torch.float64)
     radius = torch.sqrt(-2.0 * torch.log((unit[..., 0] + 1.0) * 2.0**-32))
     angle = unit[..., 1] * (2.0 * math.pi * 2.0**-32)
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return pairs.to(torch.float32).flatten(1)[:, :count].reshape(len(seeds), *shape)
+    return pairs.to(torch.float32).flatten(1)[:, :count].reshape(len(seeds), *shape).to(device)
+
+
+def exact_device(device: torch.device | str) -> torch.device:
+    """Return where float64 is computed for ``device``: there, or on the CPU for MPS, which has no float64."""
+    chosen = torch.device(device)
+    return torch.device("cpu") if chosen.type == "mps" else chosen

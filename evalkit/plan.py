@@ -44,6 +44,11 @@ class PlanRequest(Protocol):
         ...
 
     @property
+    def model(self) -> str | None:
+        """Name of the model that is sampled, if any."""
+        ...
+
+    @property
     def reference(self) -> str | None:
         """Name or path of the reference."""
         ...

@@ -174,7 +174,7 @@ def open_translation(
     if not isinstance(translator, Translator):
         raise UsageError(
             f"model {model!r} does not turn images into images",
-            hint="--model pix2pix and cyclegan do; a callable needs translate(images, *, seeds)",
+            hint="pix2pix, cyclegan and diffusion models do; a callable needs translate(images, *, seeds)",
         )
     native = is_native(model)
     digest = checkpoint_digest(ckpt) if ckpt and not native else translator.spec.sha256

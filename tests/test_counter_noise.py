@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evalkit.counter_noise import bits_at, normal_at, philox4x32, uniform_at
+from evalkit.counter_noise import bits_at, exact_device, normal_at, philox4x32, uniform_at
 
 # The rows "philox4x32 10" of tests/kat_vectors in the Random123 distribution: counter, key, words.
 KNOWN_ANSWERS = [
@@ -53,6 +53,7 @@ def test_known_answers(counter, key, expected):
 WORDS = st.integers(0, _WORD)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on busy machines
 @given(counter=st.lists(WORDS, min_size=4, max_size=4), key=st.lists(WORDS, min_size=2, max_size=2))
 def test_any_counter_agrees_with_integers_of_any_width(counter, key):
     words = philox4x32([torch.tensor([c]) for c in counter], [torch.tensor([k]) for k in key])
@@ -130,3 +131,9 @@ def test_words_are_the_same_on_every_device():
     assert torch.equal(bits_at(SEEDS, 3, 100, device="cuda").cpu(), here)
     normal = normal_at(SEEDS, 3, (1000,), device="cuda").cpu()
     torch.testing.assert_close(normal, normal_at(SEEDS, 3, (1000,), device="cpu"), rtol=1e-6, atol=1e-7)
+
+
+def test_float64_is_computed_where_there_is_any():
+    """MPS has none: its normal numbers are made on the CPU."""
+    assert exact_device("mps") == torch.device("cpu")
+    assert exact_device(torch.device("cuda", 1)) == torch.device("cuda", 1)

@@ -50,7 +50,7 @@ def _text(report: Inspection) -> str:
         ("file", report.path),
         ("sha256", report.sha256),
         ("container", report.container),
-        ("layout", _named(report.layout, report.layout_title)),
+        ("layout", _named(report)),
         ("model", ", ".join(report.models) or "none"),
         ("class", report.class_name),
         ("tensors", f"{report.tensors}, {report.parameters:,} numbers" if report.tensors else None),
@@ -81,8 +81,12 @@ def _parts(report: Inspection) -> list[str]:
     return lines
 
 
-def _named(layout: str | None, title: str | None) -> str:
-    return f"{layout} ({title})" if layout and title else layout or "unknown"
+def _named(report: Inspection) -> str:
+    if report.layout and report.layout_title:
+        return f"{report.layout} ({report.layout_title})"
+    if report.layout:
+        return report.layout
+    return f"state dict of evalkit's own {report.models[0]}" if report.models else "unknown"
 
 
 def _line(text: str) -> str:

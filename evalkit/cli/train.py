@@ -105,4 +105,6 @@ def train(
         facts = fit(task, training_set, options, out=out, keep=keep_checkpoint)
         path = out / f"{recipe}.safetensors"
         export(task, path, {**description, **facts})
+        if chosen.complete is not None:
+            chosen.complete(path, training_set)
         console.note(f"wrote {path}; try it: evalkit score --model {recipe} --ckpt {path}")

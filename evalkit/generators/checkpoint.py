@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from evalkit.atomic import write_atomically
 from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.containers import Contents, read_contents
-from evalkit.generators.diffusers_folder import read_json
+from evalkit.generators.diffusers_folder import parse_object, read_json
 from evalkit.generators.facts import GENERATOR_FACTS, LAYOUTS
 from evalkit.generators.fitting import advice, model_for, models_reading, preset_fields
-from evalkit.generators.parts import check_dense
+from evalkit.generators.parts import Part, check_dense
 from evalkit.generators.recognition import Recognised, choose_part, recognise
 
 FORMAT = "evalkit.checkpoint/1"
@@ -194,12 +194,12 @@ def _other_model(checkpoint: Checkpoint, name: str) -> str:
 def _own(path: Path, contents: Contents, preset: str | None) -> Checkpoint:
     header = contents.header
     try:
-        config, training = json.loads(header["config"]), json.loads(header["training"])
+        config, training = (parse_object(header[key], name=key) for key in ("config", "training"))
         architecture = header["architecture"]
-    except (KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a damaged {FORMAT} header: {error}") from error
-    if not isinstance(config, dict) or not isinstance(training, dict):
-        raise CheckpointError(f"{path} has a damaged {FORMAT} header: its parts are no JSON objects")
+    except KeyError as error:
+        raise CheckpointError(f"{path} has a damaged {FORMAT} header: there is no {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} has a damaged {FORMAT} header: {error.message}") from error
     if preset is not None:
         raise UsageError(f"{path} describes itself and takes no preset", hint="drop --preset")
     if sidecar_path(path).is_file():
@@ -207,9 +207,10 @@ def _own(path: Path, contents: Contents, preset: str | None) -> Checkpoint:
             f"{path} describes itself, and {sidecar_path(path).name} beside it would say it again",
             hint="move that file away",
         )
-    tensors = contents.parts[""].tensors if "" in contents.parts else {}
+    part = contents.parts.get("", Part({}))
+    check_dense(part, name=str(path), size=contents.size)
     return Checkpoint(
-        tensors=tensors,
+        tensors=part.tensors,
         sha256=contents.sha256,
         format="evalkit",
         architecture=architecture,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint
@@ -24,8 +25,8 @@ class UnrevealedError(CheckpointError):
     def __init__(self, fields: tuple[str, ...]) -> None:
         super().__init__(
             f"the tensors do not reveal: {', '.join(fields)}",
-            hint="name a --preset, or write these fields into a JSON file beside the checkpoint "
-            "(its name with .json added)",
+            hint="name a --preset (`evalkit inspect FILE` lists those that fit), or write these fields into "
+            "a JSON file beside the checkpoint (its name with .json added)",
         )
         self.fields = fields
 
@@ -68,12 +69,8 @@ def configure(
                 hint=f"known ones are {', '.join(sorted(known))}",
             )
         values |= {key: _frozen(value) for key, value in source.items()}
-    for key, shown in inferred.items():
-        if values[key] != _frozen(shown):
-            raise CheckpointError(
-                f"{key} is given as {values[key]!r}, but the tensors show {shown!r}",
-                hint="correct the preset or the sidecar JSON",
-            )
+    _check_types(kind, {key: values[key] for key in checkpoint.given})
+    _check_shown(inferred, values)
     missing = sorted(name for name, f in known.items() if _is_needed(f) and name not in values)
     if missing:
         raise UnrevealedError(tuple(missing))
@@ -81,6 +78,46 @@ def configure(
         return kind(**values)
     except TypeError as error:
         raise CheckpointError(f"the checkpoint's configuration is damaged: {error}") from error
+
+
+def _check_shown(inferred: Mapping[str, object], values: Mapping[str, object]) -> None:
+    for key, shown in inferred.items():
+        if values[key] != _frozen(shown):
+            raise CheckpointError(
+                f"{key} is given as {values[key]!r}, but the tensors show {shown!r}",
+                hint="correct the preset or the sidecar JSON",
+            )
+
+
+def _check_types(kind: type, given: Mapping[str, object]) -> None:
+    hints = get_type_hints(kind) if given else {}
+    for key, value in given.items():
+        if not _fits(value, hints[key]):
+            named = hints[key].__name__ if isinstance(hints[key], type) else str(hints[key])
+            raise CheckpointError(
+                f"{key} is given as {str(value)[:80]!r}, which is no {named}",
+                hint="correct the preset or the sidecar JSON",
+            )
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether a JSON value is of the annotated type; types that JSON does not have are left to the class."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in {Union, UnionType}:
+        return any(_fits(value, option) for option in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        repeated = inner[-1] is Ellipsis
+        kinds = inner[:1] * len(value) if repeated and isinstance(value, tuple) else inner
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(kinds)
+            and all(_fits(item, wanted) for item, wanted in zip(value, kinds, strict=True))
+        )
+    if hint is float:
+        return type(value) in {int, float}
+    return type(value) is hint if hint in {int, bool, str, type(None)} else True
 
 
 def _is_needed(field: dataclasses.Field[Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ _CONFIG, _SCHEDULER, _INDEX = "config.json", "scheduler_config.json", "model_ind
 _NETWORKS = ("unet", "transformer")
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _NO_NETWORKS = frozenset({"scheduler", "feature_extractor", "safety_checker", "image_processor"})
-_MAX_JSON = 2**20
+_MAX_JSON, _DEEPEST = 2**20, 64
+_LIKE = 'it must hold one object, like {"num_heads": 4}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +65,44 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a small JSON file.
 
     Raises:
-        CheckpointError: it is larger than 1 MB, not JSON, or not an object.
+        CheckpointError: it is larger than 1 MB, not JSON, not an object, or nested too deep.
     """
-    if path.stat().st_size > _MAX_JSON:
-        raise CheckpointError(f"{path} has more than 1 MB, which no configuration needs")
     try:
-        parsed = strict_json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_JSON + 1)
+        if len(content) > _MAX_JSON:
+            raise CheckpointError(f"{path} has more than 1 MB, which no configuration needs")
+        return parse_object(content.decode("utf-8"), name=str(path))
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not text in UTF-8") from error
-    except InvalidInputError as error:
-        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_object(text: str, *, name: str) -> dict[str, Any]:
+    """Return the object in a JSON text, which errors call ``name``.
+
+    Raises:
+        CheckpointError: it is not JSON, not an object, or nested more than 64 deep.
+    """
+    try:
+        parsed = strict_json.loads(text)
+    except InvalidInputError as error:
+        raise CheckpointError(f"{name}: {error.message}", hint=_LIKE) from error
     if not isinstance(parsed, dict):
-        raise CheckpointError(f"{path} must hold a JSON object", hint='like {"num_heads": 4}')
+        raise CheckpointError(f"{name} must hold a JSON object", hint=_LIKE)
+    inner: list[object] = [parsed]
+    for _ in range(_DEEPEST):
+        inner = [item for value in inner for item in _items(value)]
+    if inner:
+        raise CheckpointError(f"{name} is nested more than {_DEEPEST} deep")
     return parsed
+
+
+def _items(value: object) -> Collection[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _check_single(index: Mapping[str, Any], path: Path) -> None:

@@ -148,12 +148,20 @@ def _judged(report: Inspection, checkpoint: Checkpoint, contents: Contents) -> I
     except UnrevealedError as error:
         presets = GENERATOR_FACTS[model].presets
         supplying = tuple(name for name, fields in presets.items() if set(error.fields) <= set(fields))
-        return replace(report, missing=error.fields, presets=supplying, hint=error.hint)
+        return replace(
+            report, missing=error.fields, presets=supplying, hint=_how_to_say(error.fields, supplying, report)
+        )
     except UsageError:
         raise
     except EvalkitError as error:
         return replace(report, problem=error.message, hint=error.hint)
     return report
+
+
+def _how_to_say(missing: tuple[str, ...], presets: tuple[str, ...], report: Inspection) -> str:
+    fields = ", ".join(f'"{name}": …' for name in missing)
+    sidecar = f"write {{{fields}}} into {sidecar_path(Path(report.path)).name} beside it"
+    return f"add --preset {presets[0]}, or {sidecar}" if presets else sidecar
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON data

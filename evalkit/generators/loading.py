@@ -73,8 +73,8 @@ def load_model(
     if ":" in model:
         if options != SamplingOptions(device=options.device) or preset is not None or weights != "ema":
             raise UsageError(
-                "--sampler, --steps, --guidance, --eta, --truncation, --dtype, --preset and --weights raw "
-                "do not reach a callable",
+                "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor, --dtype, --preset and "
+                "--weights raw do not reach a callable",
                 hint="set them inside the factory",
             )
         return _from_callable(model, path)
@@ -82,7 +82,7 @@ def load_model(
         raise UsageError(f"unknown model {model!r}", hint=did_you_mean(model, [*GENERATOR_FACTS, AUTO]))
     if model != AUTO:
         options.resolve(model)
-        if _opens(model):
+        if GENERATOR_FACTS[model].opens_folders:
             if preset is not None or weights != "ema":
                 raise UsageError(f"model {model!r} takes neither --preset nor --weights raw")
             return _build(model, str(_path(model, path)), options)
@@ -141,11 +141,6 @@ def build_generator(model: str, checkpoint: Checkpoint, options: SamplingOptions
     """
     options.resolve(model)
     return _build(model, checkpoint, options)
-
-
-def _opens(model: str) -> bool:
-    """Whether the factory (called ``open_…``) finds and reads its files itself: pipelines of diffusers."""
-    return GENERATOR_FACTS[model].factory.partition(":")[2].startswith("open_")
 
 
 def _build(model: str, checkpoint: Checkpoint | str, options: SamplingOptions) -> Generator | Translator:

@@ -79,7 +79,8 @@ class _Plain:
         if isinstance(value, list | tuple):
             return [self.convert(item, depth + 1) for item in value]
         if isinstance(value, PickledArray) and value.array is not None:
-            return value.array.tolist()
+            self.visits += value.array.size
+            return self.convert(value.array.tolist() if self.visits <= _MAX_VISITS else None, depth)
         raise CheckpointError(
             f"a constructor argument of the pickled {self.class_name} is no plain data "
             f"but {type(value).__name__}"

@@ -24,7 +24,7 @@ class PickledDtype:
 
     def __init__(self, code: str = "", align: bool = False, copy: bool = False) -> None:  # noqa: ARG002
         if type(code) is not str or not _PLAIN.fullmatch(code):
-            raise pickle.UnpicklingError(f"a numpy dtype {str(code)[:20]!r}, which holds no plain numbers")
+            raise pickle.UnpicklingError(f"a numpy dtype {_short(code)}, which holds no plain numbers")
         self.code = code
         self.order = "="
 
@@ -37,6 +37,11 @@ class PickledDtype:
     def dtype(self) -> np.dtype[Any]:
         """The real dtype, made from its two parts."""
         return np.dtype(self.order.replace("|", "=") + self.code)
+
+
+def _short(code: object) -> str:
+    # A tuple of tuples of … may be far longer as text than in the pickle.
+    return repr(code[:20]) if isinstance(code, str) else f"of type {type(code).__name__}"
 
 
 @final

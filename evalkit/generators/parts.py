@@ -22,6 +22,7 @@ _GAN_ZOO = frozenset({"avgG", "netG"})
 """pytorch_GAN_zoo's networks, whose construction the file describes under ``config``."""
 _SHARED = 4
 _SLACK = 2**20
+_MOST_AXES = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,6 +82,8 @@ def check_dense(part: Part, *, name: str, size: int) -> None:
     for key, tensor in part.tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f"{name}: tensor {key} is sparse, quantised or without data")
+        if tensor.ndim > _MOST_AXES:
+            raise CheckpointError(f"{name}: tensor {key} has {tensor.ndim} axes, which no known network has")
         if tensor.dtype not in _DTYPES or type(tensor) not in {Tensor, torch.nn.Parameter}:
             raise CheckpointError(f"{name}: tensor {key} is {tensor.dtype}, which no known network has")
         total += tensor.numel() * tensor.element_size()

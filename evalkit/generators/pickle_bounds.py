@@ -1,9 +1,9 @@
 """Bounds that the pickle in a torch file must keep, looked at before torch reads it.
 
-Torch's reader makes nothing but tensors and plain containers, yet a file of a few kilobytes can have it hash a
-tuple of tuples of tuples … (which overflows the interpreter's own stack and ends the process), copy one list a
-million times, or step through operations for hours. Here the pickle's operations are followed with the shapes
-of its objects in place of the objects themselves.
+Torch's reader makes nothing but tensors and plain containers, yet a file of a few kilobytes can have it hash
+a tuple of tuples of tuples … (which overflows the interpreter's own stack and ends the process), copy one
+list a million times, or step through operations for hours. Here the pickle's operations are followed with
+the shapes of its objects in place of the objects themselves.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from evalkit.generators.module_nodes import Node
 from evalkit.generators.numpy_pickles import PickledDtype, rebuild_array, rebuild_from_buffer, rebuild_scalar
 from evalkit.generators.torch_files import load_torch, unsafe
 
+_ENTRY = 64
+"""Bytes that an entry of a set or dict takes, about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Global:
@@ -37,7 +40,9 @@ class Budget:
         """
         self.left -= count
         if self.left < 0:
-            raise CheckpointError("the pickle makes more data than it holds")
+            raise CheckpointError(
+                "the pickle makes more data than it holds", hint="no network's pickle does: do not trust it"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,18 @@ def _persistent(meta: Any, *, budget: Budget, file: str) -> Node:  # noqa: ANN40
     return Node(name, state)
 
 
-def _ordered(items: Any = (), *, budget: Budget, file: str) -> dict[str, object]:  # noqa: ANN401, ARG001
-    pairs = list(items)
+def _ordered(items: Any = (), *, budget: Budget, file: str) -> dict[str, object]:  # noqa: ANN401
+    if not isinstance(items, dict | list | tuple):
+        raise CheckpointError(f"{file}: an OrderedDict of something but names and values")
+    budget.spend(_ENTRY * len(items))
+    pairs = list(items.items() if isinstance(items, dict) else items)
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs):
         raise CheckpointError(f"{file}: an OrderedDict of something but names and values")
     return {str(name): value for name, value in pairs}
 
 
-def _set(items: Any = (), *, budget: Budget, file: str) -> set[object]:  # noqa: ANN401, ARG001
+def _set(items: Any = (), *, budget: Budget, file: str) -> set[object]:  # noqa: ANN401
+    budget.spend(_ENTRY * len(items) if isinstance(items, list | tuple) else 0)
     if not isinstance(items, list | tuple) or not all(type(item) in {str, int} for item in items):
         raise CheckpointError(f"{file}: a set of something but text and numbers")
     return set(items)
@@ -102,7 +111,7 @@ def _tensor(
         raise CheckpointError(f"{file}: a damaged tensor")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
-        raise CheckpointError(f"{file}: a tensor of impossible shape {str(size)[:80]}")
+        raise CheckpointError(f"{file}: a tensor of impossible shape")
     made = torch.empty(size, dtype=storage.flat.dtype, device="meta")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if made.numel() else 0
     if last >= max(storage.flat.numel(), 1) or made.numel() > storage.flat.numel():

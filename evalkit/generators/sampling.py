@@ -28,8 +28,9 @@ QUANTISATION = "floor(127.5 x + 128) clipped to 0..255"
 class SamplingOptions:
     """What the user may choose: None takes the model's default.
 
-    ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``. ``truncation`` draws
-    the latents of a style-based GAN towards their centre: 1 or None leaves them, 0 gives the centre itself.
+    ``dtype`` is the network's compute type: ``float32``, ``bfloat16`` or ``float16``. ``truncation``
+    draws w of a style-based GAN towards its centre (1 leaves it, 0 gives the centre itself), and is the
+    threshold of BigGAN's truncated normal z; None truncates nothing.
     ``reference_factor`` is for diffusion models that translate images (ILVR): frequencies below
     1/``reference_factor`` of the finest stay those of the image; drawing from noise alone refuses it.
     """
@@ -141,13 +142,28 @@ class NativeGenerator(ABC):
 
     @torch.inference_mode()
     def generate(self, seeds: IndexArray, *, labels: IndexArray | None = None) -> Tensor:
-        """Return uint8 ``[n, 3, h, w]``, one image for each seed (and label)."""
-        if self.num_classes and labels is None:
-            raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
+        """Return uint8 ``[n, 3, h, w]``, one image for each seed (and label).
+
+        Raises:
+            UsageError: labels are missing, not one for each seed, or no class of the model.
+        """
+        self._check_classes(labels, len(seeds))
+        if not len(seeds):
+            return torch.empty(0, 3, self.resolution, self.resolution, dtype=torch.uint8, device=self.device)
         wanted = None if labels is None else torch.from_numpy(labels).to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             images = self._sample(seeds, wanted)
         return quantise(images.float())
+
+    def _check_classes(self, labels: IndexArray | None, count: int) -> None:
+        if labels is None:
+            if self.num_classes:
+                raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
+            return
+        if len(labels) != count:
+            raise UsageError(f"{len(labels)} labels for {count} images")
+        if self.num_classes and not ((labels >= 0) & (labels < self.num_classes)).all():
+            raise UsageError(f"labels of model {self.name!r} lie in 0..{self.num_classes - 1}")
 
     @abstractmethod
     def _sample(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:

@@ -251,7 +251,8 @@ def check_request(request: ScoreRequest) -> None:
     plain = SamplingOptions(device=request.sampling.device, dtype=request.sampling.dtype)
     if request.sampling != plain:
         raise UsageError(
-            "--sampler, --steps, --guidance, --eta and --truncation do not apply to --task reconstruct"
+            "--sampler, --steps, --guidance, --eta, --truncation and --reference-factor do not apply to "
+            "--task reconstruct"
         )
     for value, flag in ((request.num_samples, "--num-samples"), (request.batch_size, "--batch-size")):
         if value is not None and value < 1:

@@ -132,17 +132,12 @@ def fit(
     """
     out.mkdir(parents=True, exist_ok=True)
     start, seconds = _resume(task, options, out / STATE_FILE)
+    _forget_after(out / "log.csv", start)
     clock = saved = time.monotonic()
     bar = tqdm(range(start, options.steps), initial=start, total=options.steps, desc="train", unit="step",
                file=sys.stderr, mininterval=1.0)  # fmt: skip
     for step in bar:
-        rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        images, labels = data.batch(options, step, rng)
-        logged = task.step(images, labels, step=step, rng=rng)
-        if not all(np.isfinite(v) for v in logged.values()):
-            raise InvalidInputError(
-                f"training diverged at step {step}: {logged}", hint="lower the learning rate"
-            )
+        logged = _take_step(task, data, options, step)
         if (step + 1) % 50 == 0:
             bar.set_postfix({k: f"{v:.3g}" for k, v in logged.items()})
             _log(out / "log.csv", step + 1, logged)
@@ -159,6 +154,15 @@ def fit(
     task.finish(_recalibration_batches(data, options))
     save_grid(task.preview(torch.Generator().manual_seed(0)), out / "preview-final.png")
     return _facts(options, steps=options.steps, seconds=seconds)
+
+
+def _take_step(task: TrainingTask, data: TrainingSet, options: FitOptions, step: int) -> dict[str, float]:
+    rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+    images, labels = data.batch(options, step, rng)
+    logged = task.step(images, labels, step=step, rng=rng)
+    if not all(np.isfinite(v) for v in logged.values()):
+        raise InvalidInputError(f"training diverged at step {step}: {logged}", hint="lower the learning rate")
+    return logged
 
 
 class MovingAverage(Generic[NetworkT]):
@@ -239,6 +243,13 @@ def _save(task: TrainingTask, options: FitOptions, path: Path, *, step: int, sec
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the rows of steps that a killed run logged and did not save: they will be taken again."""
+    if path.is_file():
+        first, *rows = path.read_text().splitlines(keepends=True)
+        path.write_text(first + "".join(row for row in rows if int(row.partition(",")[0]) <= step))
 
 
 def _log(path: Path, step: int, logged: Mapping[str, float]) -> None:

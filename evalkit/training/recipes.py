@@ -22,6 +22,7 @@ from evalkit.registry import Registry
 from evalkit.training.diffusion import DDPMTask
 from evalkit.training.gan import CGANTask
 from evalkit.training.gated_pixelcnn import GatedPixelCNNTask
+from evalkit.training.latent_mixture import add_mixture
 from evalkit.training.loop import TrainingSet, TrainingTask
 from evalkit.training.residual_gan import ResidualGANTask
 from evalkit.training.style_gan import StyleGANTask
@@ -41,6 +42,8 @@ class Recipe:
     steps: int
     batch_size: int
     task: TaskFactory
+    complete: Callable[[Path, TrainingSet], None] | None = None
+    """Adds to the exported file what is fitted after the training."""
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")
@@ -79,6 +82,10 @@ def _gated_pixelcnn(steps: int, device: str, seed: int) -> TrainingTask:
     return GatedPixelCNNTask(config=GatedPixelCNNConfig(), steps=steps, device=device, seed=seed)
 
 
+def _with_mixture(path: Path, data: TrainingSet) -> None:
+    add_mixture(path, path, data)
+
+
 for _recipe in (
     Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
     Recipe("cgan", "convolutional G and D, hinge loss, projection", 4000, 64, _cgan),
@@ -88,7 +95,7 @@ for _recipe in (
     Recipe(
         "gated-pixelcnn", "two gated stacks, 256-way softmax, maximum likelihood", 1500, 32, _gated_pixelcnn
     ),
-    Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 1400, 128, _vae),
+    Recipe("vae", "convolutional VAE, 128 latents, optimal shared variance", 1400, 128, _vae, _with_mixture),
 ):
     RECIPES.register(_recipe.name)(_recipe)
 

@@ -10,6 +10,7 @@ import torch
 
 from evalkit.cli.main import run
 from evalkit.generators import GENERATOR_FACTS
+from evalkit.generators.checkpoint import read_checkpoint
 from evalkit.generators.description import FORWARD, GeneratorFacts, LayoutFacts
 from evalkit.generators.facts import LAYOUTS
 from tests.generators.persistent_files import Network, write
@@ -92,6 +93,7 @@ def test_table(file, capsys):
     out = capsys.readouterr().out
     assert "spots-1 (somebody's code)" in out
     assert "missing    shift" in out
+    assert 'add --preset small, or write {"shift": …} into x.pt.json' in out
     assert "<- used" in out
 
 
@@ -107,6 +109,12 @@ def test_bundled_checkpoint(capsys):
     assert (code, report["model"], report["layout"]) == (0, "vae", "evalkit.checkpoint/1")
     assert report["problem"] is None
     assert "header" in report["container"]
+
+
+def test_bare_state_dict_of_a_bundled_model(tmp_path, capsys):
+    torch.save(dict(read_checkpoint(GENERATOR_FACTS["vae"].checkpoint).tensors), tmp_path / "x.pt")
+    assert run(["inspect", str(tmp_path / "x.pt")]) == 0
+    assert "layout     state dict of evalkit's own vae" in capsys.readouterr().out
 
 
 def test_unknown_tensors_have_a_nearest_layout(tmp_path, capsys):

@@ -11,6 +11,7 @@ import sys
 import types
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
+from safetensors.torch import save_file
 from torch import nn
 
 from evalkit.digests import file_sha256
@@ -285,6 +287,40 @@ def test_key_that_would_overflow_the_stack(tmp_path, nested, legacy):
         read_checkpoint(tmp_path / "x")
 
 
+def test_tensor_of_many_axes_is_named(tmp_path):
+    for header in (
+        {},
+        {"format": "evalkit.checkpoint/1", "architecture": "x", "config": "{}", "training": "{}"},
+    ):
+        save_file({"wide": torch.zeros((1,) * 30)}, tmp_path / "x.safetensors", metadata=header)
+        with pytest.raises(CheckpointError, match="wide has 30 axes"):
+            read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("start", "hint"),
+    [
+        (b"\x89PNG", "--images"),
+        (b"<!DOCTYPE", "web page"),
+        (b"version https://git-lfs", "LFS"),
+        (b"", "empty"),
+    ],
+)
+def test_what_a_file_is_instead(tmp_path, start, hint):
+    (tmp_path / "x").write_bytes(start)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(tmp_path / "x")
+    assert hint in caught.value.hint
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_checkpoint(tmp_path / ("x" * 300))
+    with pytest.raises(UsageError, match="no checkpoint") as caught:
+        read_checkpoint(Path("hub:owner/name@0123"))
+    assert "--model diffusers" in caught.value.hint
+
+
 CONFIG = {"_class_name": "UNet2DModel", "sample_size": 32}
 
 
@@ -328,6 +364,7 @@ def test_folders_that_do_not_fit(tmp_path, state):
         ("{", "JSON"),
         ('{"a": 1}', "_class_name"),
         ('{"a": NaN}', "finite|NaN"),
+        ('{"a": ' + "[" * 900 + "]" * 900 + "}", "nested"),
     ):
         (path / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=word):

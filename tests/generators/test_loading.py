@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from evalkit.errors import CheckpointError, EvalkitError, UsageError
 from evalkit.generators import GENERATOR_FACTS, SamplingOptions, load_generator
-from evalkit.generators.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from evalkit.generators.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from evalkit.generators.configuration import UnrevealedError, configure
 from evalkit.generators.description import FORWARD, GeneratorFacts, LayoutFacts
 from evalkit.generators.facts import LAYOUTS
@@ -68,7 +69,7 @@ def build(checkpoint, options):
     return SpotsGenerator(name="spots", network=network, checkpoint=checkpoint, options=options)
 
 
-def open_place(where, options):
+def take_place(where, options):
     """Take the place itself, as pipelines of diffusers do."""
     raise CheckpointError(f"opened {where}")
 
@@ -93,7 +94,7 @@ def registered(monkeypatch):
         facts("spots-too", layouts=(LAYOUT.name,)),
         facts("lines", layouts=(OTHER.name,)),
         facts("faulty", factory="build_badly"),
-        facts("opener", factory="open_place"),
+        facts("opener", factory="take_place", opens_folders=True),
     )
     for model in models:
         monkeypatch.setitem(GENERATOR_FACTS, model.name, model)
@@ -218,6 +219,52 @@ def test_sidecars_that_are_no_object(file, text):
     with pytest.raises(CheckpointError, match=r"x\.pt\.json") as caught:
         load_generator("spots", file)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    "fields", [{"shift": "much"}, {"shift": [1]}, {"shift": True}, {"shift": None}, {"shift": 0, "scale": {}}]
+)
+def test_sidecar_with_values_of_the_wrong_type(file, fields):
+    _sidecar(file, **fields)
+    with pytest.raises(CheckpointError, match="which is no float") as caught:
+        load_generator("spots", file)
+    assert "sidecar" in caught.value.hint
+
+
+@dataclass(frozen=True)
+class ManyTypes:
+    """What configurations of the zoo hold."""
+
+    sizes: tuple[int, ...] = ()
+    pair: tuple[int, float] = (1, 1.0)
+    kind: Literal["a", "b"] = "a"
+    most: int | None = None
+    named: str = ""
+    on: bool = True
+    anything: object = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        ({"sizes": [1, 2], "pair": [1, 2], "kind": "b", "most": None, "named": "x", "on": False}, True),
+        ({"most": 3, "anything": {"a": 1}, "sizes": []}, True),
+        ({"sizes": [1.5]}, False),
+        ({"sizes": 3}, False),
+        ({"pair": [1]}, False),
+        ({"kind": "c"}, False),
+        ({"most": "3"}, False),
+        ({"named": 3}, False),
+        ({"on": 1}, False),
+    ],
+)
+def test_types_of_what_is_given(fields, fits):
+    checkpoint = Checkpoint(tensors={}, sha256="0" * 64, format="torch", given=fields)
+    if fits:
+        configure(ManyTypes, checkpoint)
+        return
+    with pytest.raises(CheckpointError, match=next(iter(fields))):
+        configure(ManyTypes, checkpoint)
 
 
 def test_sidecar_against_the_tensors(file):

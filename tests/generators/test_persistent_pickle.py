@@ -205,16 +205,21 @@ def _deep_key() -> bytes:
     return b"\x80\x02})" + b"\x85" * 200_000 + b"Ns."
 
 
+def _copied_often(name: str, value: bytes) -> bytes:
+    items = b"".join(b"X\x04\x00\x00\x00" + f"{i:4}".encode() + value for i in range(3000))
+    return b"\x80\x02](]q\x03(" + items + f"ec{name}\nq\x01".encode() + b"h\x01h\x03\x85R" * 3000 + b"e."
+
+
 def _encoded_often() -> bytes:
     text = b"x" * 2**16
-    call = b"h\x01h\x02\x85R0"
+    call = b"h\x01h\x02\x85R"
     return (
-        b"\x80\x02c_codecs\nencode\nq\x010X"
+        b"\x80\x02(c_codecs\nencode\nq\x01X"
         + len(text).to_bytes(4, "little")
         + text
-        + b"q\x020"
+        + b"q\x02"
         + call * 5000
-        + b"N."
+        + b"t."
     )
 
 
@@ -224,6 +229,9 @@ HOSTILE = {
     "bytes that promise 2^62": b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".",
     "deep key": _deep_key(),
     "encoded often": _encoded_often(),
+    "copied often": _copied_often("collections\nOrderedDict", b"N\x86"),
+    "set often": _copied_often("__builtin__\nset", b""),
+    "type of shared tuples": b"\x80\x02cnumpy\ndtype\n)" + b"q\x01h\x01\x86" * 300 + b"\x85R.",
     "too many operations": b"\x80\x02" + b"N0" * 1_000_001 + b"N.",
     "nothing left": b"\x80\x02.",
     "mark below": b"\x80\x02K\x01(0.",
@@ -285,6 +293,13 @@ def test_tensor_beyond_its_storage_is_refused(tmp_path):
         with pytest.raises(CheckpointError):
             read_checkpoint(write(tmp_path / "x.pkl", {"a": Beyond(*shape)}))
     assert read_checkpoint(write(tmp_path / "x.pkl", {"a": Beyond(1, (3,), (1,))})).tensors["a"].shape == (3,)
+
+
+def test_arguments_that_repeat_an_array_without_end(tmp_path):
+    layer = Layer(2)
+    layer._init_kwargs["x"] = [np.zeros(2**12)] * 60
+    with pytest.raises(CheckpointError, match="no end"):
+        read_checkpoint(write(tmp_path / "x.pkl", {"G_ema": layer}))
 
 
 def test_every_prefix_of_a_pickle_is_refused_cleanly(tmp_path):

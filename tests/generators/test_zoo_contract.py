@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -141,6 +142,30 @@ def test_labels_that_do_not_fit_are_refused(build, name, labels):
 def test_no_seeds_give_no_images(build, name):
     generator = build(name)
     assert draw(generator, []).shape == (0, 3, generator.resolution, generator.resolution)
+
+
+IMPOSSIBLE = [
+    ("cgan", {"num_classes": 0}),
+    ("cgan", {"channels": ()}),
+    ("cvae", {"num_classes": 0}),
+    ("cvae", {"channels": 2}),
+    ("vae", {"resolution": 20}),
+    ("vae", {"num_classes": 3}),
+    ("vq-vae", {"resolution": 18}),
+    ("vq-vae", {"codes": 0}),
+    ("pixelcnn++", {"resolution": 6}),
+    ("pixelcnn++", {"mixtures": 0}),
+    ("gated-pixelcnn", {"values": 1}),
+    ("gated-pixelcnn", {"embedded": True}),
+    ("lsgan", {"image_channels": 2}),
+    ("mlp-gan", {"image_channels": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), IMPOSSIBLE)
+def test_impossible_sizes_are_refused(name, wrong):
+    with pytest.raises(ValueError, match="impossible sizes"):
+        dataclasses.replace(TINY[name].config, **wrong)
 
 
 @pytest.mark.parametrize("name", sorted(UNCONDITIONAL))

@@ -97,17 +97,19 @@ def tiny_checkpoint(name: str, model: TinyModel, folder: Path, *, variant: int) 
 
 
 def _weight(key: str, tensor: Tensor, *, family: str, variant: int) -> Tensor:
-    shape = tuple(tensor.shape)
     if family in {"stylegan2", "stylegan3"}:
-        made = style_weights({key: shape})[key]
-        # Not the mapping's last bits alone: its rows for a label must be heard beside those for z.
-        return made * (1.0 + 0.25 * variant) if key.endswith(("torgb.weight", "weight")) else made
+        made = style_weights({key: tuple(tensor.shape)})[key]
+        return made * (1.0 + 0.25 * variant) if key.endswith("weight") else made
     if family == "lucidrains" and key in {"betas", "loss_weight"}:
         return _schedule(len(tensor))[key]
     if not tensor.is_floating_point() or key.endswith(_KEPT):
         return tensor.clone()
+    return _random(key, tensor, family=family, variant=variant)
+
+
+def _random(key: str, tensor: Tensor, *, family: str, variant: int) -> Tensor:
     rng = torch.Generator().manual_seed(zlib.crc32(f"{key} {variant}".encode()))
-    drawn = torch.randn(shape, generator=rng)
+    drawn = torch.randn(tensor.shape, generator=rng)
     if key.endswith(("running_var", "stored_var")):
         return drawn.abs() + 0.5
     if key.endswith(("_u", "u0")):
@@ -149,9 +151,7 @@ _DENSE = DenseConfig(
     latent_dim=12, num_classes=CLASSES, label_dim=4, widths=(16, 24), image_channels=3, resolution=8,
     batch_norm=True, norm_eps=0.8, leak=0.2, bounded=True,
 )  # fmt: skip
-_STYLEGAN = StyleGANConfig(
-    latent_dim=8, style_dim=8, mapping_layers=2, num_classes=CLASSES, channels=(8, 8)
-)
+_STYLEGAN = StyleGANConfig(latent_dim=8, style_dim=8, mapping_layers=2, num_classes=CLASSES, channels=(8, 8))
 _STYLEGAN3 = StyleGAN3Config(
     z_dim=16, c_dim=CLASSES, w_dim=24, embed_dim=24, mapping_widths=(24, 24), tracked_centre=True,
     resolution=16, channels=(16, 16, 8, 3), kernel=3, radial=False, **(dict(DEFAULTS) | {"margin_size": 2}),
@@ -164,7 +164,7 @@ _GATED = GatedPixelCNNConfig(
     resolution=4, features=8, layers=2, reach=1, head=8, num_classes=CLASSES,
 )  # fmt: skip
 _OPENAI = OpenAIConfig(
-    num_channels=32, levels=(32, 64), num_res_blocks=1, attention_levels=(False, True),
+    num_channels=32, levels=(32, 32), num_res_blocks=1, attention_levels=(False, True),
     use_scale_shift_norm=True, resblock_updown=False, class_cond=True, num_classes=CLASSES, learn_sigma=True,
     image_size=8, diffusion_steps=1000, noise_schedule="linear", num_heads=4, use_new_attention_order=False,
 )  # fmt: skip
@@ -246,7 +246,7 @@ TINY: Mapping[str, TinyModel] = {
     "pytorch-ddpm": TinyModel(
         _pytorch_ddpm,
         PytorchDDPMConfig(
-            ch=32, levels=(32, 64), num_res_blocks=1, attention_levels=(False, True), T=40, img_size=8,
+            ch=32, levels=(32, 32), num_res_blocks=1, attention_levels=(False, True), T=40, img_size=8,
             beta_1=1e-4, beta_T=0.02, mean_type="epsilon", var_type="fixedlarge",
         ),
         steps=2,
@@ -254,7 +254,7 @@ TINY: Mapping[str, TinyModel] = {
     "ddim-pesser": TinyModel(
         DDIMUNet,
         DDIMConfig(
-            ch=32, levels=(32, 64), num_res_blocks=1, attention_levels=(False, True), image_size=8,
+            ch=32, levels=(32, 32), num_res_blocks=1, attention_levels=(False, True), image_size=8,
             var_type="fixedlarge", beta_schedule="linear", beta_start=1e-4, beta_end=0.02,
             num_diffusion_timesteps=1000,
         ),

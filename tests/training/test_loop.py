@@ -28,18 +28,23 @@ STEPS = 6
 def _task(name: str):
     return {
         "ddpm": lambda: DDPMTask(
-            config=DDPMConfig(channels=(16, 16), groups=4, head_dim=8), steps=STEPS, device="cpu", warmup=2
+            config=DDPMConfig(resolution=8, channels=(16, 16), groups=4, head_dim=8),
+            steps=STEPS,
+            device="cpu",
+            warmup=2,
         ),
         "cgan": lambda: CGANTask(
-            config=CGANConfig(latent_dim=8, channels=(16, 8, 8, 8)), steps=STEPS, device="cpu"
+            config=CGANConfig(latent_dim=8, channels=(16, 8)), steps=STEPS, device="cpu"
         ),
         "stylegan": lambda: StyleGANTask(
-            config=StyleGANConfig(latent_dim=8, style_dim=8, mapping_layers=2, channels=(16, 8, 8, 8)),
+            config=StyleGANConfig(latent_dim=8, style_dim=8, mapping_layers=2, channels=(16, 8)),
             device="cpu",
-            widths=(8, 8, 8, 16),
+            widths=(8, 16),
             augmentation_ramp=40.0,
         ),
-        "vae": lambda: VAETask(config=VAEConfig(latent_dim=4, width=8), steps=STEPS, device="cpu"),
+        "vae": lambda: VAETask(
+            config=VAEConfig(latent_dim=4, width=8, resolution=8), steps=STEPS, device="cpu"
+        ),
     }[name]()
 
 
@@ -47,7 +52,7 @@ def _task(name: str):
 def data() -> TrainingSet:
     rng = np.random.default_rng(0)
     return TrainingSet(
-        rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, 40).astype(np.int64)
+        rng.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8), rng.integers(0, 10, 40).astype(np.int64)
     )
 
 
@@ -71,7 +76,7 @@ def test_resumed_training_is_identical_and_exports(tmp_path, data, name):
     export(whole, path, dict(facts))
     generator = load_generator(name, path, options=SamplingOptions(steps=2 if name == "ddpm" else None))
     labels = np.zeros(2, dtype=np.int64) if generator.num_classes else None
-    assert generator.generate(np.array([1, 2]), labels=labels).shape == (2, 3, 32, 32)
+    assert generator.generate(np.array([1, 2]), labels=labels).shape == (2, 3, 8, 8)
     assert (tmp_path / "whole" / "preview-final.png").is_file()
 
 
@@ -95,7 +100,9 @@ def test_checkpoints_on_the_way_are_those_of_shorter_trainings_and_change_nothin
 
 @pytest.mark.slow
 def test_a_vae_learns(data):
-    task = VAETask(config=VAEConfig(latent_dim=4, width=8), steps=40, device="cpu", bfloat16=False)
+    task = VAETask(
+        config=VAEConfig(latent_dim=4, width=8, resolution=8), steps=40, device="cpu", bfloat16=False
+    )
     first = task.step(*data.batch(_options(40), 0, torch.Generator()), step=0, rng=torch.Generator())
     for step in range(1, 40):
         last = task.step(*data.batch(_options(40), step, torch.Generator()), step=step, rng=torch.Generator())
@@ -113,6 +120,32 @@ def test_a_run_of_another_data_order_is_not_resumed(tmp_path, data):
     fit(_task("vae"), data, _options(1), out=tmp_path)
     with pytest.raises(UsageError, match="was begun with"):
         fit(_task("vae"), data, FitOptions(steps=2, batch_size=4), out=tmp_path)
+
+
+def test_a_killed_run_does_not_log_its_last_steps_twice(tmp_path, data):
+    class Idle:
+        """Learns nothing, and is killed at step 120 where asked."""
+
+        def __init__(self, *, killed: bool) -> None:
+            self.killed, self.modules, self.optimizers = killed, {}, {}
+
+        def step(self, images, labels, *, step, rng):
+            if self.killed and step == 120:
+                raise KeyboardInterrupt
+            return {"loss": float(step)}
+
+        def finish(self, batches):
+            pass
+
+        def preview(self, rng):
+            return torch.zeros(1, 3, 4, 4)
+
+    fit(Idle(killed=False), data, _options(60), out=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Idle(killed=True), data, _options(150), out=tmp_path)
+    fit(Idle(killed=False), data, _options(150), out=tmp_path)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows == ["step,loss", "50,49", "100,99", "150,149"]
 
 
 def test_fewer_images_than_a_batch(data):

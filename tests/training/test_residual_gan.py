@@ -24,7 +24,7 @@ from evalkit.training.residual_gan import (
 CONFIG = ResidualConfig(
     latent_dim=8,
     num_classes=10,
-    channels=(16, 8, 8, 8),
+    channels=(16, 8, 8),
     upsampling="nearest",
     attention=0,
     bottom_width=4,
@@ -43,7 +43,7 @@ def _task(**changes) -> ResidualGANTask:
 
 
 def _batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.rand(n, 3, 32, 32, generator=_rng(2)) * 2 - 1
+    images = torch.rand(n, 3, 16, 16, generator=_rng(2)) * 2 - 1
     return images.contiguous(memory_format=torch.channels_last), torch.arange(n) % 10
 
 
@@ -51,7 +51,7 @@ def _batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 def data() -> TrainingSet:
     rng = np.random.default_rng(0)
     return TrainingSet(
-        rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, 40).astype(np.int64)
+        rng.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), rng.integers(0, 10, 40).astype(np.int64)
     )
 
 
@@ -80,7 +80,7 @@ def test_the_score_is_linear_plus_the_projection_of_the_label():
     h = torch.relu(critic.blocks(images)).sum(dim=(2, 3))
     expected = critic.score(h).squeeze(1) + (critic.project.weight[labels] * h).sum(dim=1)
     torch.testing.assert_close(critic(images, labels), expected)
-    assert critic.blocks(images).shape == (8, 16, 8, 8)
+    assert critic.blocks(images).shape == (8, 16, 4, 4)
 
 
 def test_every_weight_of_the_discriminator_has_spectral_norm_one():
@@ -147,7 +147,7 @@ def test_finish_makes_statistics_of_the_averaged_weights(classes):
     x = network.l1(z).view(-1, 16, 4, 4).detach()
     assert int(first.num_batches_tracked) == 3
     assert first.running_mean.numpy() == pytest.approx(x.mean(dim=(0, 2, 3)).numpy(), abs=1e-4)
-    assert task.preview(_rng()).shape == (64, 3, 32, 32)
+    assert task.preview(_rng()).shape == (64, 3, 16, 16)
 
 
 @pytest.mark.slow
@@ -167,5 +167,5 @@ def test_resumed_training_is_identical_and_exports(tmp_path, data):
     path = tmp_path / "sngan.safetensors"
     export(whole, path, dict(facts))
     generator = load_generator("sngan", path)
-    assert generator.generate(np.array([1, 2]), labels=np.array([0, 9])).shape == (2, 3, 32, 32)
+    assert generator.generate(np.array([1, 2]), labels=np.array([0, 9])).shape == (2, 3, 16, 16)
     assert generator.network.config == CONFIG

@@ -32,7 +32,7 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory="evalkit.generators.autoregressive.building:build_plus",
         samplers=(RASTER,),
         layouts=("pixelcnn-pp",),
-        presets={"pixelcnn-pp-cifar10": MappingProxyType({"resolution": 32})},
+        presets=MappingProxyType({"pixelcnn-pp-cifar10": MappingProxyType({"resolution": 32})}),
         systems=("PixelCNN++",),
     ),
 )

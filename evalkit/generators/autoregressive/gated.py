@@ -39,10 +39,11 @@ class GatedPixelCNNConfig:
         """Refuse sizes that no network has.
 
         Raises:
-            ValueError: a size is below 1 (the number of classes may be 0, for none).
+            ValueError: a size is below 1 (the number of classes may be 0, for none), or a table of values for
+                several channels.
         """
-        sizes = (self.resolution, self.channels, self.values, self.features, self.layers, self.reach)
-        if min(*sizes, self.head) < 1 or self.num_classes < 0:
+        sizes = (self.resolution, self.channels, self.values - 1, self.features, self.layers, self.reach)
+        if min(*sizes, self.head) < 1 or self.num_classes < 0 or (self.embedded and self.channels > 1):
             raise ValueError(f"impossible sizes: {self}")
 
 

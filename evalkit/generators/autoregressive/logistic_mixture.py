@@ -7,6 +7,8 @@ are tanh of the coefficients.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -74,9 +76,7 @@ def log_likelihood(parameters: Tensor, pixels: Tensor) -> Tensor:
     mass = torch.sigmoid(upper) - torch.sigmoid(lower)
     middle = inverse * centred
     log_density = middle - log_scales - 2.0 * torch.nn.functional.softplus(middle)
-    inside = torch.where(
-        mass > 1e-5, mass.clamp(min=1e-12).log(), log_density - torch.log(torch.tensor(127.5))
-    )
+    inside = torch.where(mass > 1e-5, mass.clamp(min=1e-12).log(), log_density - math.log(127.5))
     below = torch.nn.functional.logsigmoid(upper)
     above = -torch.nn.functional.softplus(lower)
     each = torch.where(x < -0.999, below, torch.where(x > 0.999, above, inside))

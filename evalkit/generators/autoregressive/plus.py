@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_LEVELS = 3
+LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class PixelCNNPlusConfig:
     width: int
     mixtures: int
     resolution: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has.
+
+        Raises:
+            ValueError: a size is below 1, or the image cannot be halved for each further level.
+        """
+        divided = self.resolution % (1 << (LEVELS - 1)) == 0
+        if min(self.blocks, self.width, self.mixtures, self.resolution) < 1 or not divided:
+            raise ValueError(f"impossible sizes: {self}")
 
 
 class WeightNorm(nn.Module):
@@ -142,8 +152,8 @@ class PixelCNNPlus(nn.Module):
         w, blocks = config.width, config.blocks
         down = (blocks, blocks + 1, blocks + 1)
         self.down_layers = nn.ModuleList(Streams(count, w, extra=1) for count in down)
-        self.up_layers = nn.ModuleList(Streams(blocks, w, extra=0) for _ in range(_LEVELS))
-        between = range(_LEVELS - 1)
+        self.up_layers = nn.ModuleList(Streams(blocks, w, extra=0) for _ in range(LEVELS))
+        between = range(LEVELS - 1)
         self.downsize_u_stream = nn.ModuleList(Shifted(w, w, (2, 3), both=True) for _ in between)
         self.downsize_ul_stream = nn.ModuleList(Shifted(w, w, (2, 2), both=False) for _ in between)
         self.upsize_u_stream = nn.ModuleList(ShiftedUp(w, (2, 3), both=True) for _ in between)
@@ -164,7 +174,7 @@ class PixelCNNPlus(nn.Module):
                 u = above(u)
                 ul = aside(ul, u)
                 kept.append((u, ul))
-            if level < _LEVELS - 1:
+            if level < LEVELS - 1:
                 u = self.downsize_u_stream[level](u, stride=2)
                 ul = self.downsize_ul_stream[level](ul, stride=2)
                 kept.append((u, ul))
@@ -178,7 +188,7 @@ class PixelCNNPlus(nn.Module):
                 from_u, from_ul = kept.pop()
                 u = above(u, from_u)
                 ul = aside(ul, torch.cat([u, from_ul], dim=1))
-            if level < _LEVELS - 1:
+            if level < LEVELS - 1:
                 u, ul = self.upsize_u_stream[level](u), self.upsize_ul_stream[level](ul)
         parameters: Tensor = self.nin_out(F.elu(ul))
         return parameters.permute(0, 2, 3, 1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from evalkit.generators.autoregressive import logistic_mixture
 from evalkit.generators.autoregressive.plus import (
+    LEVELS,
     GatedResidual,
     PixelCNNPlus,
     Shifted,
@@ -22,8 +23,6 @@ from evalkit.generators.autoregressive.plus import (
     Streams,
     concat_elu,
 )
-
-LEVELS = 3
 
 
 def sample(network: PixelCNNPlus, uniforms: Tensor, *, rows: int | None = None) -> Tensor:

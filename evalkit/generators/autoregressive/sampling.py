@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evalkit.core import IndexArray
 from evalkit.counter_noise import ELEMENT_STREAM, uniform_at
-from evalkit.errors import UsageError
+from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.autoregressive import gated_cache
 from evalkit.generators.autoregressive.gated import GatedPixelCNN, GatedPixelCNNConfig
 from evalkit.generators.checkpoint import Checkpoint, load_weights
@@ -59,7 +59,7 @@ class PixelGenerator(NativeGenerator):
 
 
 class GatedPixelGenerator(PixelGenerator):
-    """Samples a :class:`GatedPixelCNN` over 8-bit pixels."""
+    """Samples a :class:`GatedPixelCNN` over pixels; grey ones give three equal channels."""
 
     network: GatedPixelCNN
     exact: GatedPixelCNN
@@ -76,7 +76,7 @@ class GatedPixelGenerator(PixelGenerator):
 
     def _draw(self, seeds: IndexArray, labels: Tensor | None) -> Tensor:
         values = gated_cache.sample(self.exact, labels, draws(self.network.config, seeds, self.device))
-        return centred(values, self.network.config.values)
+        return centred(values, self.network.config.values).expand(-1, 3, -1, -1)
 
 
 def draws(config: GatedPixelCNNConfig, seeds: IndexArray, device: torch.device) -> Tensor:
@@ -94,7 +94,17 @@ def centred(values: Tensor, levels: int) -> Tensor:
 
 
 def build_gated(checkpoint: Checkpoint, options: SamplingOptions) -> GatedPixelGenerator:
-    """Build the generator from a checkpoint."""
-    network = GatedPixelCNN(build_config(GatedPixelCNNConfig, checkpoint))
+    """Build the generator from a checkpoint.
+
+    Raises:
+        CheckpointError: it does not fit, or its positions are no pixels.
+    """
+    config = build_config(GatedPixelCNNConfig, checkpoint)
+    if config.embedded or config.channels not in {1, 3}:
+        raise CheckpointError(
+            "this Gated PixelCNN draws neither grey nor RGB pixels",
+            hint="the prior of a VQ-VAE is part of that model's checkpoint: --model vq-vae",
+        )
+    network = GatedPixelCNN(config)
     load_weights(network, checkpoint, name="gated-pixelcnn")
     return GatedPixelGenerator(name="gated-pixelcnn", network=network, checkpoint=checkpoint, options=options)

@@ -10,16 +10,25 @@ from evalkit.generators.diffusion.process import Denoised, DenoisingNetwork, Lev
 
 
 class CountingNetwork:
-    """A network that counts how often it is called."""
+    """A network that counts how often it is called, and notices outputs that are not finite."""
 
     def __init__(self, network: DenoisingNetwork) -> None:
         self.network = network
         self.evaluations = 0
+        self._finite: Tensor | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every output so far was finite; clipping hides infinity in the images themselves."""
+        return self._finite is None or bool(self._finite)
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """Return the network's output as float32, and count."""
         self.evaluations += 1
-        return self.network(x, t, labels).float()
+        output = self.network(x, t, labels).float()
+        now = torch.isfinite(output).all()  # stays on the device: reading it would wait at every step
+        self._finite = now if self._finite is None else self._finite & now
+        return output
 
 
 class NetworkDenoiser:

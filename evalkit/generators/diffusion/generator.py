@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.core import IndexArray
-from evalkit.counter_noise import CHURN_STREAM, REFERENCE_STREAM, STEP_STREAM, normal_at
+from evalkit.counter_noise import REFERENCE_STREAM, normal_at
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.denoiser import CountingNetwork, NetworkDenoiser
@@ -22,23 +22,14 @@ from evalkit.generators.diffusion.guidance import (
     Classifier,
     check_factor,
     class_gradient,
-    classifier_guided,
     reference_guidance,
 )
-from evalkit.generators.diffusion.heun import Churn, heun
+from evalkit.generators.diffusion.heun import Churn
 from evalkit.generators.diffusion.karras import rounded_levels
 from evalkit.generators.diffusion.process import DiscreteProcess, Level, Process
-from evalkit.generators.diffusion.samplers import (
-    Correction,
-    Denoiser,
-    Gradient,
-    StepNoise,
-    ancestral,
-    ddim,
-    dpm_solver,
-    unchanged,
-)
+from evalkit.generators.diffusion.samplers import Correction, Gradient, StepNoise, unchanged
 from evalkit.generators.diffusion.schedules import Spacing
+from evalkit.generators.diffusion.walk import walk
 from evalkit.generators.sampling import NativeGenerator, SamplingOptions, quantise
 from evalkit.seeding import normal_per_image, per_image_generators
 
@@ -190,7 +181,7 @@ class DiffusionGenerator(NativeGenerator):
     def _no_labels(self, count: int) -> IndexArray | None:
         if not self.num_classes or not self.settings.labelled_network:
             return None
-        if not self._null_label:
+        if not self._null_label or self.classifier is not None:
             raise UsageError(
                 f"this checkpoint of {self.name!r} translates no images: it needs a class for each",
                 hint="take an unconditional model, or one trained without labels part of the time",
@@ -231,12 +222,23 @@ class DiffusionGenerator(NativeGenerator):
         size = (3, self.resolution, self.resolution)
         start = normal_per_image(per_image_generators(seeds), size, device=self.device)
         start = start * self.process.start(self.levels[0])
-        images = self._integrate(self._denoiser(network, labels), start, seeds, labels, correct)
+        images = walk(
+            self.sampler,
+            self._denoiser(network, labels),
+            start,
+            process=self.process,
+            levels=self.levels,
+            noise=lambda stream: self._noise(seeds, stream),
+            eta=self.options.eta or 0.0,
+            churn=self.settings.churn,
+            gradient=self._gradient(labels),
+            correct=correct,
+        )
         self.evaluations_per_image = network.evaluations
-        if not bool(torch.isfinite(images).all()):
+        if not (network.finite and bool(torch.isfinite(images).all())):
             raise InvalidInputError(
-                f"{self.name!r} drew images that are not finite",
-                hint="the network overflows in this type: --dtype float32" if self.dtype != torch.float32 else None,
+                f"{self.name!r} drew images that are not finite with --dtype {self.options.dtype}",
+                hint="half precision overflows in some networks, and so does strong guidance by a classifier",
             )
         return images.clamp(-1.0, 1.0)
 
@@ -245,54 +247,6 @@ class DiffusionGenerator(NativeGenerator):
         null = None if seen is None or not self._null_label else torch.full_like(seen, self.num_classes)
         scale = self.guidance if self.classifier is None else 1.0
         return NetworkDenoiser(network, self.process, labels=seen, null_labels=null, guidance=scale)
-
-    def _integrate(
-        self,
-        denoiser: Denoiser,
-        start: Tensor,
-        seeds: IndexArray,
-        labels: Tensor | None,
-        correct: Correction,
-    ) -> Tensor:
-        gradient = self._gradient(labels)
-        noise = self._noise(seeds, STEP_STREAM)
-        if self.sampler == "ancestral":
-            variance = self.process.variance
-            return ancestral(
-                denoiser,
-                start,
-                self.levels,
-                variance=variance,
-                noise=noise,
-                gradient=gradient,
-                correct=correct,
-            )
-        if gradient is not None:
-            denoiser = classifier_guided(denoiser, gradient)
-        if self.sampler == "ddim":
-            eta = self.options.eta or 0.0
-            return ddim(denoiser, start, self.levels, eta=eta, noise=noise, correct=correct)
-        if self.sampler == "dpm-solver++":
-            return dpm_solver(denoiser, start, self.levels, correct=correct)
-        if self.sampler == "heun":
-            return heun(
-                denoiser,
-                self._entered(denoiser, start),
-                self.levels,
-                churn=self.settings.churn,
-                nearest=self.process.nearest,
-                noise=self._noise(seeds, CHURN_STREAM),
-                correct=correct,
-            )
-        raise UsageError(f"diffusion models have no sampler {self.sampler!r}")
-
-    def _entered(self, denoiser: Denoiser, start: Tensor) -> Tensor:
-        # Heun's error grows with the stride in sigma, which is thousands between the noisiest levels of some
-        # schedules: a step of DDIM, exact there, leads to the first of its levels.
-        if not isinstance(self.process, DiscreteProcess):
-            return start
-        noisiest = self.process.level(len(self.process.betas) - 1)
-        return start if noisiest == self.levels[0] else ddim(denoiser, start, (noisiest, self.levels[0]))
 
     def _gradient(self, labels: Tensor | None) -> Gradient | None:
         if self.classifier is None or labels is None or self.guidance == 0:
@@ -322,4 +276,3 @@ class DiffusionGenerator(NativeGenerator):
 def _digest(process: Process, levels: tuple[Level, ...]) -> str:
     facts = [str(type(process).__name__), repr(process), [dataclasses.astuple(level) for level in levels]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-

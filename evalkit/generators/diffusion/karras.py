@@ -58,13 +58,17 @@ class KarrasProcess:
     def levels(self, steps: int, *, spacing: Spacing | None = None) -> tuple[Level, ...]:
         """Return ``steps`` levels from ``sigma_max`` to ``sigma_min``, and :data:`CLEAN`.
 
+        Fewer where two round to the same of a few known sigmas: a step between equals leads nowhere.
+
         Raises:
-            UsageError: a ``spacing`` of discrete steps is asked for.
+            UsageError: a ``spacing`` of discrete steps is asked for, or more steps than sigmas are known.
         """
         if spacing is not None:
             raise UsageError(f"a process in sigma has no steps to space by {spacing!r}")
+        if self.known and steps > len(self.known):
+            raise UsageError(f"--steps must be at most {len(self.known)}, not {steps}")
         ratios = karras_ratios(steps, smallest=self.sigma_min, largest=self.sigma_max, rho=self.rho)
-        return (*(self.nearest(ratio) for ratio in ratios), CLEAN)
+        return (*dict.fromkeys(self.nearest(ratio) for ratio in ratios), CLEAN)
 
     def nearest(self, ratio: float) -> Level:
         """Return the level at sigma = ``ratio``, or the nearest that the network knows."""

@@ -16,11 +16,20 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 @dataclass(frozen=True)
 class CGANConfig:
-    """Sizes of the generator; the image is ``8 * 4 = 32`` pixels for three up-sampling stages."""
+    """Sizes of the generator; the image starts at 4 pixels and doubles for each further entry."""
 
     latent_dim: int = 128
     num_classes: int = 10
     channels: tuple[int, ...] = (256, 160, 96, 64)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has; without classes there is nothing to scale the features by.
+
+        Raises:
+            ValueError: a size is below 1.
+        """
+        if min(self.latent_dim, self.num_classes, len(self.channels), *self.channels) < 1:
+            raise ValueError(f"impossible sizes: {self}")
 
     @property
     def resolution(self) -> int:

@@ -48,9 +48,11 @@ class StyleGAN(MappedLatents):
         self, latents: Tensor, *, space: str, noise_seeds: IndexArray, labels: Tensor | None
     ) -> Tensor:
         w = latents if space == "w" else self._map(latents, labels)
-        noise = layer_noise(noise_seeds, self.network.config.noise_numbers, device=self.device)
-        images: Tensor = self.network.synthesis(w, noise)
+        images: Tensor = self.network.synthesis(w, self._noise(noise_seeds))
         return images
+
+    def _noise(self, seeds: IndexArray) -> Tensor:
+        return layer_noise(seeds, self.network.config.noise_numbers, device=self.device)
 
 
 def build(checkpoint: Checkpoint, options: SamplingOptions) -> StyleGAN:

@@ -20,6 +20,16 @@ class CVAEConfig:
     hidden: tuple[int, ...]
     num_classes: int
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has; without classes it is a plain VAE and not this one.
+
+        Raises:
+            ValueError: a size is below 1, or the images are neither grey nor RGB.
+        """
+        sizes = (self.resolution, self.latent_dim, self.num_classes, len(self.hidden), *self.hidden)
+        if min(sizes) < 1 or self.channels not in {1, 3}:
+            raise ValueError(f"impossible sizes: {self}")
+
     @property
     def pixels(self) -> int:
         """Numbers in an image."""

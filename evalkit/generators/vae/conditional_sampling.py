@@ -53,11 +53,15 @@ class CVAEGenerator(LatentNativeGenerator):
 
         Raises:
             InvalidInputError: ``images`` are not uint8, or of another size than the model's.
-            UsageError: there are no labels.
+            UsageError: there are no labels, not one for each image, or some that are no class.
         """
         if labels is None:
             raise UsageError(f"model {self.name!r} is class-conditional and needs labels")
         x = entering(images, self.resolution, name=self.name).to(self.device)
+        if len(labels) != len(x) or not ((labels >= 0) & (labels < self.num_classes)).all():
+            raise UsageError(
+                f"model {self.name!r} needs a label in 0..{self.num_classes - 1} for each of {len(x)} images"
+            )
         if self.network.config.channels == 1:
             x = x.mean(dim=1, keepdim=True)
         wanted = torch.from_numpy(labels).to(self.device)

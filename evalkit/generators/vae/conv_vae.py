@@ -10,12 +10,22 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes of encoder and decoder: three halvings of a 32-pixel image."""
+    """Sizes of encoder and decoder, which halve the image three times; there are no classes."""
 
     latent_dim: int = 128
     width: int = 56
     resolution: int = 32
     num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has.
+
+        Raises:
+            ValueError: a size is too small, the image cannot be halved three times, or there are classes.
+        """
+        halved = self.resolution % 8 == 0 and self.resolution > 0
+        if self.latent_dim < 1 or self.width < 2 or not halved or self.num_classes:
+            raise ValueError(f"impossible sizes: {self}")
 
 
 def _residual(channels: int) -> nn.Module:

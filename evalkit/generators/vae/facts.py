@@ -54,7 +54,7 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory="evalkit.generators.vae.deep_sampling:build",
         samplers=(FORWARD,),
         layouts=("vdvae",),
-        presets={"vdvae-cifar10": _CIFAR10},
+        presets=MappingProxyType({"vdvae-cifar10": _CIFAR10}),
         systems=("VDVAE",),
     ),
 )

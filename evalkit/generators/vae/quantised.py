@@ -30,6 +30,16 @@ class VQVAEConfig:
     prior_reach: int = 3
     prior_head: int = 256
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has; those of the prior are its own to check.
+
+        Raises:
+            ValueError: a size is too small, or the image cannot be halved twice.
+        """
+        sizes = (self.resolution, self.codes, self.code_dim, self.width // 2, self.residual_width)
+        if min(sizes) < 1 or self.residual_layers < 0 or self.resolution % 4:
+            raise ValueError(f"impossible sizes: {self}")
+
     @property
     def grid(self) -> int:
         """Height and width of the grid of codes."""

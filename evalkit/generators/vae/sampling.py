@@ -82,7 +82,7 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> VAE:
         if mixture is None:
             raise UsageError(
                 "this checkpoint has no mixture over its latents",
-                hint="fit one with evalkit.training.latent_mixture.add_mixture",
+                hint="`evalkit train vae` fits one at its end",
             )
         generator.mixture = mixture
     return generator

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evalkit.errors import UsageError
+from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators import SamplingOptions, load_generator
 from evalkit.generators.autoregressive.categorical import draw
 from evalkit.generators.autoregressive.gated import GatedLayer, GatedPixelCNN, GatedPixelCNNConfig, gate
@@ -143,3 +143,19 @@ def test_another_compute_type_is_refused(checkpoint):
 def test_impossible_sizes():
     with pytest.raises(ValueError, match="impossible"):
         GatedPixelCNNConfig(features=0)
+
+
+def test_grey_pixels_give_three_equal_channels_and_codes_are_no_pixels(tmp_path):
+    def saved(config: GatedPixelCNNConfig) -> str:
+        path = tmp_path / f"{config.embedded}.safetensors"
+        stated = dataclasses.asdict(config)
+        state = _network(config).state_dict()
+        save_checkpoint(path, state, architecture="gated-pixelcnn", config=stated, training={})
+        return str(path)
+
+    grey = dataclasses.replace(PIXELS, channels=1, num_classes=0)
+    images = load_generator("gated-pixelcnn", saved(grey)).generate(np.array([1, 2]))
+    assert images.shape == (2, 3, 6, 6)
+    assert torch.equal(images[:, 0], images[:, 2])
+    with pytest.raises(CheckpointError, match="neither grey nor RGB pixels"):
+        load_generator("gated-pixelcnn", saved(CODES))

@@ -185,3 +185,15 @@ def test_golden_numbers_of_the_public_code():
     expected = [0.108858, -0.497176, 2.856457, -0.592815, -2.83835, 1.39146, -0.439341, -2.465064]
     assert parameters[0, 5, 3, :8].tolist() == pytest.approx(expected, abs=2e-6)
     assert float(parameters.square().mean()) == pytest.approx(7.584889, abs=2e-6)
+
+
+def test_a_bin_of_almost_no_mass_has_its_density_in_full_precision():
+    """Far out, log f(x) + log(2/255) by the definition of the logistic density, with |x - m| / s = 200."""
+    parameters = torch.zeros(1, 10, dtype=torch.float64)
+    parameters[0, 1:4] = torch.tensor([0.0, -5.0, 0.0])  # red: mean, log scale, coefficient
+    red = 200.0 * math.exp(-5.0)
+    others = [math.log(1 / (1 + math.exp(-1 / 255)) - 1 / (1 + math.exp(1 / 255)))] * 2
+    pixel = torch.tensor([[red - 1.0, 0.0, 0.0]], dtype=torch.float64)
+    parameters[0, 1] = -1.0
+    found = float(logistic_mixture.log_likelihood(parameters, pixel))
+    assert found == pytest.approx(-200.0 + 5.0 - math.log(127.5) + sum(others), rel=1e-11)

@@ -20,7 +20,7 @@ from evalkit.errors import CheckpointError
 from evalkit.generators import load_generator
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.community.facts import DDIM_REPOSITORY, FACTS, LAYOUTS, PYTORCH_DDPM
-from evalkit.generators.diffusion.community.pesser import DDIMConfig, DDIMUNet, Downsample, timestep_embedding
+from evalkit.generators.diffusion.community.pesser import DDIMConfig, DDIMUNet, Downsample
 from evalkit.generators.diffusion.community.pytorch_ddpm import (
     Halve,
     PytorchDDPMConfig,
@@ -29,11 +29,12 @@ from evalkit.generators.diffusion.community.pytorch_ddpm import (
 )
 from evalkit.generators.diffusion.community.reading import read_ddim, read_pytorch_ddpm
 from evalkit.generators.diffusion.community.sampling import build_ddim, build_pytorch_ddpm
+from evalkit.generators.diffusion.embedding import sinusoids
 from evalkit.generators.recognition import recognise
 from evalkit.generators.sampling import SamplingOptions, quantise
 from evalkit.seeding import normal_per_image, per_image_generators
-from tests.generators.diffusion.waves import INPUTS, bare, fill, probed
-from tests.generators.layouts import shapes, tensors
+from tests.generators.diffusion.waves import INPUTS, bare, fill, probed, strided
+from tests.generators.layouts import shapes
 
 PRESETS = {name: dict(values) for facts in FACTS for name, values in facts.presets.items()}
 TABLE = "time_embedding.timembedding.0.weight"
@@ -77,8 +78,8 @@ def test_time_embedding_of_the_ddim_repository_is_sines_first_over_half_minus_on
     t, width = 250.25, 10
     angles = [t * 10000 ** (-i / 4) for i in range(5)]
     expected = [*map(math.sin, angles), *map(math.cos, angles)]
-    assert timestep_embedding(torch.tensor([t]), width)[0].tolist() == pytest.approx(expected, abs=2e-5)
-    assert not timestep_embedding(torch.tensor([t]), 7)[0, -1]
+    assert sinusoids(torch.tensor([t]), width)[0].tolist() == pytest.approx(expected, abs=2e-5)
+    assert not sinusoids(torch.tensor([t]), 7)[0, -1]
 
 
 def test_time_table_of_pytorch_ddpm_interleaves():
@@ -232,7 +233,7 @@ def _kept(betas: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 def test_ddim_is_the_repositorys_walk_without_clipping(eta):
-    count = 5
+    count = 4
     build, network, config, given, _ = BUILDS["ddim-pesser"]
     unet = fill(network(config))
     options = SamplingOptions(sampler="ddim", steps=count, eta=eta)
@@ -255,7 +256,7 @@ def test_ddim_is_the_repositorys_walk_without_clipping(eta):
 
 @pytest.mark.parametrize(("name", "clip"), [("pytorch-ddpm", False), ("ddim-pesser", True)])
 def test_ancestral_sampling_is_ho_et_al_with_the_large_variance(name, clip):
-    steps = 20
+    steps = 6
     changes = {"beta_start": 0.01, "beta_end": 0.2, "num_diffusion_timesteps": steps}
     if name == "pytorch-ddpm":
         changes = {"beta_1": 0.01, "beta_T": 0.2}
@@ -278,21 +279,30 @@ def test_ancestral_sampling_is_ho_et_al_with_the_large_variance(name, clip):
         if i:
             z = normal_at(SEEDS, k, (3, 8, 8), stream=STEP_STREAM, device=torch.device("cpu"))
             x = x + betas[i] ** 0.5 * z
-    difference = generator.generate(SEEDS).int() - quantise(x.clamp(-1, 1)).int()
-    assert difference.abs().max() <= 1
-    assert generator.generate(SEEDS).float().std() > 1
+    images = generator.generate(SEEDS)
+    assert (images.int() - quantise(x.clamp(-1, 1)).int()).abs().max() <= 1
+    assert images.float().std() > 1
 
 
 @pytest.mark.parametrize("name", sorted(BUILDS))
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++", "heun"])
 def test_an_image_does_not_depend_on_its_batch(name, sampler):
-    generator = tiny(name, sampler=sampler, steps=4)
+    generator = tiny(name, sampler=sampler, steps=2)
     assert isinstance(generator, Generator)
     assert (generator.num_classes, generator.resolution, generator.family) == (0, 8, "diffusion")
     together = generator.generate(SEEDS)
-    alone = torch.cat([generator.generate(SEEDS[i : i + 1]) for i in range(3)])
-    assert (together.int() - alone.int()).abs().max() <= 1
+    alone = generator.generate(SEEDS[1:2])
+    assert (together[1:2].int() - alone.int()).abs().max() <= 1
     assert together.float().std() > 1
+
+
+@pytest.mark.parametrize("name", sorted(BUILDS))
+def test_half_precision_computes_in_it_and_moves_little(name):
+    build, network, config, given, keep = BUILDS[name]
+    held = checkpoint(bare(fill(network(config), keep=keep)), **given)
+    exact, half = (build(held, SamplingOptions(steps=2, dtype=d)) for d in ("float32", "bfloat16"))
+    moved = (exact.generate(SEEDS).float() - half.generate(SEEDS).float()).abs()
+    assert 0 < moved.mean() < 10
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -324,14 +334,13 @@ def test_training_files_load_by_name_and_preset(name, weights, tmp_path):
     ],
 )
 def test_the_cifar10_layouts_load_strictly_and_sample(layout, preset, build):
-    held = tensors(layout)
-    generator = build(checkpoint(held, **PRESETS[preset]), SamplingOptions(sampler="ddim", steps=2))
+    held = strided(layout)
+    generator = build(checkpoint(held, **PRESETS[preset]), SamplingOptions(sampler="ddim", steps=1))
     stored = 128_000 if layout.startswith("pytorch") else 0  # the table of time embeddings
     assert generator.parameter_count == 35_746_307 + stored
-    images = generator.generate(SEEDS[:2])
-    assert images.shape == (2, 3, 32, 32)
+    images = generator.generate(SEEDS[:1])
+    assert images.shape == (1, 3, 32, 32)
     assert images.float().std() > 1
-    assert not torch.equal(images[0], images[1])
 
 
 @pytest.mark.parametrize("name", sorted(BUILDS))

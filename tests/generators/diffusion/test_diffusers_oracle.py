@@ -173,7 +173,7 @@ def test_samplers_of_a_karras_process(kind, sampler, extra):
 
 
 BUNDLED = [
-    ("dpm-solver++", 20, diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    ("dpm-solver++", 6, diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
     ("ddim", 5, diffusers.DDIMScheduler, {"clip_sample": True}),
     ("ancestral", 5, diffusers.DDPMScheduler, {"clip_sample": True, "variance_type": "fixed_small"}),
 ]

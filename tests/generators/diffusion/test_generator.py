@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from evalkit.errors import CheckpointError, UsageError
+from evalkit.cli.main import run
+from evalkit.core import Translator
+from evalkit.errors import CheckpointError, InvalidInputError, UsageError
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.ddpm import ddim_sample, process_of
@@ -26,6 +30,7 @@ from evalkit.seeding import image_seeds
 SAMPLERS = ["ancestral", "ddim", "dpm-solver++", "heun"]
 SEEDS = image_seeds(0, np.arange(5))
 LABELS = np.array([0, 1, 2, 3, 0])
+OPTIONS = {"steps", "guidance", "eta", "dtype", "reference_factor"}
 
 
 class Network(nn.Module):
@@ -59,8 +64,8 @@ class Classifier(nn.Module):
 
 
 def _make(sampler="ddim", *, process=None, network=None, stored="torch", classes=4, null=True, **given):
-    steps, guidance, eta = given.pop("steps", 6), given.pop("guidance", None), given.pop("eta", None)
-    options = SamplingOptions(sampler=sampler, steps=steps, guidance=guidance, eta=eta)
+    chosen = {name: given.pop(name) for name in OPTIONS & given.keys()}
+    options = SamplingOptions(sampler=sampler, **{"steps": 6, **chosen})
     return DiffusionGenerator(
         name="ddpm",
         network=network or Network(),
@@ -203,10 +208,121 @@ def test_references_that_do_not_fit():
     generator, references = _make(), torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(UsageError, match="needs labels"):
         generator.generate_like(SEEDS, references, factor=2)
-    with pytest.raises(UsageError, match="have shape"):
+    with pytest.raises(UsageError, match=r"not torch.uint8 \[2, 3, 8, 8\]"):
         generator.generate_like(SEEDS[:2], references, factor=2, labels=LABELS[:2])
     with pytest.raises(UsageError, match="does not divide"):
         generator.generate_like(SEEDS, references, factor=3, labels=LABELS)
+
+
+def _photos(count=5):
+    return torch.randint(0, 256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_translation_keeps_the_low_frequencies_of_its_image(sampler):
+    """By the protocol of translators, without labels, each image by itself."""
+    generator, photos = _make(sampler, reference_factor=2), _photos()
+    assert isinstance(generator, Translator)
+    images = generator.translate(photos, seeds=SEEDS)
+    assert all((labels == 4).all() for _, labels in generator.network.seen)
+    plain = _make(sampler, guidance=0.0).generate(SEEDS, labels=LABELS)
+    error = [(low_pass(batch.float() - photos, 2)).square().mean() for batch in (images, plain)]
+    assert error[0] < 0.5 * error[1]
+    alone = generator.translate(photos[2:3], seeds=SEEDS[2:3])
+    assert int((alone.int() - images[2:3].int()).abs().max()) <= 1
+    other = generator.translate(photos, seeds=SEEDS[::-1].copy())
+    assert not torch.equal(images, other)
+
+
+def test_the_reference_factor_decides_how_much_is_kept():
+    photos = _photos()
+    kept, four, usual = (
+        _make(reference_factor=factor).translate(photos, seeds=SEEDS) for factor in (1, 4, None)
+    )
+    assert int((kept.int() - photos.int()).abs().max()) <= 1
+    assert torch.equal(four, usual)  # REFERENCE_FACTOR
+    assert not torch.equal(kept, four)
+    assert _stated(_make(reference_factor=2)) != _stated(_make(reference_factor=4))
+    assert "reference_factor" not in _stated(_make())
+
+
+def test_unconditional_models_translate_and_conditional_ones_need_a_label_of_none():
+    settings = SamplerSettings(labelled_network=False, guidance=5.0)
+    for free in (
+        _make(classes=0, null=False),
+        _make(null=False, classifier=Classifier(), settings=settings),
+    ):
+        assert free.translate(_photos(), seeds=SEEDS).shape == (5, 3, 8, 8)
+        assert all(labels is None for _, labels in free.network.seen)
+    for bound in (_make(null=False), _make(classifier=Classifier())):
+        with pytest.raises(UsageError, match="needs a class") as refused:
+            bound.translate(_photos(), seeds=SEEDS)
+        assert refused.value.hint
+
+
+def test_options_that_a_translation_or_a_drawing_has_no_use_for_are_refused():
+    with pytest.raises(UsageError, match="--guidance"):
+        _make(guidance=2.0).translate(_photos(), seeds=SEEDS)
+    with pytest.raises(UsageError, match="--reference-factor"):
+        _make(reference_factor=2).generate(SEEDS, labels=LABELS)
+    with pytest.raises(UsageError, match="does not divide"):
+        _make(reference_factor=16)
+    for factor in (0, -4, 3):
+        with pytest.raises(UsageError, match="power of two"):
+            _make(reference_factor=factor)
+    with pytest.raises(UsageError, match="takes no --reference-factor"):
+        SamplingOptions(reference_factor=4).resolve("cgan")
+    generator = _make()
+    for wrong in (_photos().float(), torch.zeros(5, 3, 16, 16, dtype=torch.uint8)):
+        with pytest.raises(UsageError, match="references are"):
+            generator.translate(wrong, seeds=SEEDS)
+
+
+def test_score_translates_by_a_diffusion_model(tmp_path, capsys):
+    """The factor reaches the model, and is part of what was scored."""
+    rng = np.random.default_rng(0)
+    for name in ("photos", "paintings"):
+        np.savez(tmp_path / f"{name}.npz", arr_0=rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+    told = "--task translate --model ddpm --sampler ddim --steps 1 --metrics kd --protocol embedded"
+    values = []
+    for factor in ("1", "8"):
+        command = ["score", *told.split(), "--images", str(tmp_path / "photos.npz"), "--reference",
+                   str(tmp_path / "paintings.npz"), "--reference-factor", factor, "--device", "cpu",
+                   "--out", str(tmp_path / "runs"), "--format", "json"]  # fmt: skip
+        code = run(command)
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        values.append(json.loads(captured.out)["results"][0]["value"])
+    assert values[0] != values[1]
+
+
+def test_half_precision_is_the_network_s_alone():
+    """What the samplers add up stays float32."""
+
+    class Watched(Network):
+        def forward(self, x, t, labels):
+            assert (x.dtype, t.dtype) == (torch.float32, torch.float32)
+            out = super().forward(x, t, labels)
+            assert out.dtype == torch.bfloat16
+            return out
+
+    images = [
+        _make(sampler, network=Watched(), dtype="bfloat16", guidance=2.0).generate(SEEDS, labels=LABELS)
+        for sampler in SAMPLERS
+    ]
+    assert all(batch.dtype == torch.uint8 for batch in images)
+
+
+def test_images_that_are_not_finite_are_refused():
+    """They would come out black, and be scored."""
+
+    class Overflowing(Network):
+        def forward(self, x, t, labels):
+            return super().forward(x, t, labels) * math.inf
+
+    with pytest.raises(InvalidInputError, match="not finite") as refused:
+        _make(network=Overflowing()).generate(SEEDS, labels=LABELS)
+    assert "overflow" in refused.value.hint
 
 
 def _stated(generator) -> dict:

@@ -163,6 +163,21 @@ def test_images_blacked_out_by_a_safety_checker_are_counted(ddpm: Path) -> None:
     assert generator.warnings == ("the pipeline's safety checker blacked out 2 of the images drawn so far",)
 
 
+def test_eta_that_the_scheduler_would_drop_is_refused(tmp_path: Path) -> None:
+    """DDIMPipeline passes eta on; diffusers' pipelines ask their scheduler first, and are silent."""
+
+    class Stubborn(DDIMScheduler):
+        def step(self, output: Any, timestep: Any, sample: Any, generator: Any = None) -> Any:
+            return super().step(output, timestep, sample, generator=generator)
+
+    pipeline = DDIMPipeline(_unet(), DDIMScheduler(num_train_timesteps=20))
+    pipeline.scheduler = Stubborn(num_train_timesteps=20)
+    with pytest.raises(UsageError, match="Stubborn, the scheduler of this DDIMPipeline, takes no --eta"):
+        PipelineGenerator(pipeline, sha256="0" * 64, options=SamplingOptions(eta=0.5))
+    with pytest.raises(UsageError, match="takes no --reference-factor"):
+        PipelineGenerator(pipeline, sha256="0" * 64, options=SamplingOptions(reference_factor=4))
+
+
 @pytest.mark.parametrize("options", [{"guidance": 2.0}, {"eta": 0.5}])
 def test_options_that_the_signature_does_not_have_are_refused(ddpm: Path, options: dict[str, float]) -> None:
     """DDPMPipeline has neither a guidance scale nor eta."""

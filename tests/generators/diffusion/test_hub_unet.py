@@ -20,7 +20,7 @@ from evalkit.generators.diffusion.samplers import ancestral, ddim
 from evalkit.generators.loading import load_generator
 from evalkit.generators.sampling import SamplingOptions
 from evalkit.seeding import normal_per_image, per_image_generators
-from tests.generators.layouts import tensors
+from tests.generators.diffusion.waves import strided
 
 CIFAR = {
     "_class_name": "UNet2DModel",
@@ -53,7 +53,7 @@ SEEDS = np.array([3, 4, 5], dtype=np.int64)
 
 def test_the_public_layout_is_read_to_the_last_tensor_and_sampled() -> None:
     """The names and shapes of google/ddpm-cifar10-32."""
-    state = tensors("diffusers-ddpm-cifar10-32")
+    state = strided("diffusers-ddpm-cifar10-32")
     generator = build(_checkpoint(state, CIFAR), SamplingOptions(sampler="ddim", steps=1))
     images = generator.generate(SEEDS[:1])
     assert images.shape == (1, 3, 32, 32)
@@ -72,13 +72,13 @@ def test_a_saved_folder_loads_by_name_and_by_itself(tmp_path: Path) -> None:
 
 
 def test_ancestral_sampling_is_that_of_the_diffusers_scheduler() -> None:
-    """All 20 steps from equal noise, for both fixed variances."""
+    """All 8 steps from equal noise, for both fixed variances."""
     for variance in ("fixed_small", "fixed_large"):
-        scheduler = DDPMScheduler(num_train_timesteps=20, variance_type=variance, beta_end=0.3)
-        generator = build(_folder(scheduler), SamplingOptions(sampler="ancestral", steps=20))
-        start, noises = _noise(0), [_noise(1 + k) for k in range(20)]
+        scheduler = DDPMScheduler(num_train_timesteps=8, variance_type=variance, beta_end=0.3)
+        generator = build(_folder(scheduler), SamplingOptions(sampler="ancestral", steps=8))
+        start, noises = _noise(0), [_noise(1 + k) for k in range(8)]
         x, scheduler_noise = start, iter(noises)
-        scheduler.set_timesteps(20)
+        scheduler.set_timesteps(8)
         network = _unet()
         with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(
@@ -90,7 +90,7 @@ def test_ancestral_sampling_is_that_of_the_diffusers_scheduler() -> None:
             found = ancestral(
                 _denoiser(generator),
                 start,
-                generator.process.levels(20),  # type: ignore[attr-defined]
+                generator.process.levels(8),  # type: ignore[attr-defined]
                 variance=generator.process.variance,  # type: ignore[attr-defined]
                 noise=lambda k, noises=noises: noises[k],
             )
@@ -155,6 +155,9 @@ def test_a_conditional_network_takes_labels() -> None:
         ({"use_karras_sigmas": True}, "discrete process"),
         ({"prediction_type": "flow"}, "'flow'"),
         ({"variance_type": "odd"}, "'odd'"),
+        ({"beta_schedule": "odd"}, "betas cannot be made"),
+        ({"trained_betas": "odd"}, "betas cannot be made"),
+        ({"rescale_betas_zero_snr": True}, "pure noise"),
     ],
 )
 def test_schedulers_that_mean_something_else_are_refused(change: dict[str, Any], message: str) -> None:
@@ -164,6 +167,23 @@ def test_schedulers_that_mean_something_else_are_refused(change: dict[str, Any],
     checkpoint = Checkpoint(tensors=state, sha256="0" * 64, format="folder", config=config)
     with pytest.raises(CheckpointError, match=message):
         build(checkpoint, SamplingOptions(steps=2))
+
+
+def test_a_network_that_diffusers_cannot_build_is_refused() -> None:
+    """Blocks of unknown names, or not as many as widths."""
+    for change in ({"down_block_types": ["Odd", "Odd"]}, {"block_out_channels": [32]}):
+        config = {**_config(), **change, "scheduler": SCHEDULER}
+        held = Checkpoint(tensors=_unet().state_dict(), sha256="0" * 64, format="folder", config=config)
+        with pytest.raises(CheckpointError, match=r"config\.json describes no UNet2DModel") as refused:
+            build(held, SamplingOptions(steps=2))
+        assert refused.value.hint
+
+
+def test_half_precision_computes_in_it_and_moves_little() -> None:
+    """The walk stays in float32."""
+    held = _folder(DDPMScheduler(num_train_timesteps=20))
+    exact, half = (build(held, SamplingOptions(steps=3, dtype=d)) for d in ("float32", "bfloat16"))
+    assert 0 < (exact.generate(SEEDS).float() - half.generate(SEEDS).float()).abs().mean() < 3
 
 
 def test_a_folder_without_its_scheduler_must_be_told_the_process() -> None:

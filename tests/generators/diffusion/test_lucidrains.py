@@ -6,6 +6,7 @@ weights of ``_waves``.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from evalkit.generators.diffusion.samplers import ddim
 from evalkit.generators.diffusion.schedules import SCHEDULES
 from evalkit.generators.loading import load_generator
 from evalkit.generators.sampling import SamplingOptions
-from tests.generators.layouts import tensors
+from tests.generators.diffusion.waves import strided
 
 GIVEN = FACTS[0].presets["lucidrains-32"]
 TINY = LucidrainsConfig(
@@ -49,7 +50,7 @@ TINY = LucidrainsConfig(
 
 def test_the_public_layout_is_read_to_the_last_tensor_and_sampled() -> None:
     """Objective and sizes come from the file; the images of different seeds differ."""
-    generator = build(_checkpoint(_with_buffers(tensors("lucidrains-ddpm-2.x"))), _options(steps=1))
+    generator = build(_checkpoint(_with_buffers(strided("lucidrains-ddpm-2.x"))), _options(steps=1))
     config = generator.network.config  # type: ignore[attr-defined]
     assert config.channels == (64, 64, 128, 256, 512)
     assert config.attention == ("linear", "linear", "linear", "full")
@@ -100,6 +101,16 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     alone = generator.generate(seeds[1:2])
     assert torch.equal(generator.generate(seeds)[1:2], alone)
     assert generator.evaluations_per_image == 3  # type: ignore[attr-defined]
+
+
+def test_half_precision_computes_in_it_and_moves_little() -> None:
+    """The walk stays in float32."""
+    held = _checkpoint(_tiny().state_dict(), resolution=8)
+    exact, half = (
+        build(held, dataclasses.replace(_options(steps=3), dtype=dtype)).generate(np.array([5, 6]))
+        for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < (exact.float() - half.float()).abs().mean() < 5
 
 
 @pytest.mark.parametrize("schedule", ["sigmoid", "linear", "cosine"])

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from tests.generators.layouts import shapes
+
 INPUTS = torch.sin(torch.arange(2 * 3 * 8 * 8, dtype=torch.float64) * 1.3).float().reshape(2, 3, 8, 8)
 
 
@@ -29,3 +31,18 @@ def probed(output: Tensor) -> list[float]:
 def bare(network: nn.Module) -> Mapping[str, Tensor]:
     """The state dict of ``network``, copied."""
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def strided(layout: str) -> Mapping[str, Tensor]:
+    """Tensors of a public layout that hold no memory of their own: overlapping windows of one noise.
+
+    Reading one is as fast as can be, and no two rows are equal.
+    """
+    noise = 0.02 * torch.randn(2**22, generator=torch.Generator().manual_seed(0))
+    made: dict[str, Tensor] = {}
+    for k, (name, (dtype, shape)) in enumerate(shapes(layout).items()):
+        if dtype.startswith("int"):
+            made[name] = torch.ones(shape, dtype=getattr(torch, dtype))
+        else:
+            made[name] = noise.as_strided(shape, (641, 101, 11, 1)[4 - len(shape) :], 1000 * k)
+    return made

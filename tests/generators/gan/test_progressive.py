@@ -137,6 +137,15 @@ def test_the_files_own_configuration_is_understood():
     assert build(held, SamplingOptions()).network.config == CONFIG
 
 
+def test_a_generator_conditioned_on_attributes_is_refused():
+    """Its attributes are the last inputs beside z: drawn as normal numbers they would mean nothing."""
+    stated = {"depthScale0": 16, "equalizedlR": True, "categoryVectorDim": 4}
+    held = dataclasses.replace(checkpoint(_tensors(CONFIG), **PRESET), config=stated)
+    with pytest.raises(CheckpointError, match="conditioned on 4 attributes"):
+        build(held, SamplingOptions())
+    assert "bounded" not in describe(stated | {"categoryVectorDim": 0})
+
+
 def test_what_the_tensors_do_not_show_is_asked_for():
     tensors = _tensors(CONFIG)
     with pytest.raises(CheckpointError, match="do not reveal: bounded, equalised, leak, pixel_norm"):

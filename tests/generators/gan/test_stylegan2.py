@@ -276,3 +276,18 @@ def test_shorter_types_give_about_the_same_images(dtype):
 def test_a_network_needs_an_architecture_that_exists():
     with pytest.raises(ValueError, match="architecture"):
         change(TINY, architecture="progressive")
+
+
+def test_a_centre_that_the_file_lacks_is_computed_the_same_way_whoever_asks_first():
+    """It stays for the images of a strict run, whose bits must not depend on the number of threads."""
+    model = build(checkpoint(change(TINY, tracked_centre=False)), change(STORED, truncation=0.5))
+    seen: list[int] = []
+    model.network.mapping.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        model.mapping(model.latents(SEEDS))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [2, 1]

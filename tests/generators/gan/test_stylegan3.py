@@ -8,6 +8,7 @@ images' standard deviation, with random weights of T and R at 256 pixels to 5e-6
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -89,6 +90,7 @@ def images(model: StyleGAN3, labels: np.ndarray | None = None) -> Tensor:
     return model.synthesis(model.latents(SEEDS), space="z", noise_seeds=SEEDS, labels=labels)
 
 
+@functools.cache
 def whole_layout() -> Checkpoint:
     kinds = layouts.shapes("stylegan3-t-256")
     tensors = style_weights({key: shape for key, (_, shape) in kinds.items()})

@@ -61,6 +61,9 @@ def test_reconstruction_needs_labels_and_uses_them():
     images = torch.randint(0, 256, (2, 3, 6, 6), dtype=torch.uint8)
     with pytest.raises(UsageError, match="labels"):
         generator.reconstruct(images)
+    for wrong in ([0], [0, 5], [-1, 0]):
+        with pytest.raises(UsageError, match=r"a label in 0\.\.4 for each of 2 images"):
+            generator.reconstruct(images, labels=np.array(wrong))
     first = generator.reconstruct(images, labels=np.array([0, 1]))
     assert first.shape == images.shape
     assert not torch.equal(first, generator.reconstruct(images, labels=np.array([2, 3])))

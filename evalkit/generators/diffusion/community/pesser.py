@@ -6,7 +6,6 @@ frequencies of the time embedding run to 1/10000 inclusive.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -21,6 +20,7 @@ from evalkit.generators.diffusion.community.layers import (
     convolution,
     doubled,
 )
+from evalkit.generators.diffusion.embedding import sinusoids
 
 _EPSILON = 1e-6
 
@@ -42,19 +42,6 @@ class DDIMConfig:
     beta_start: float
     beta_end: float
     num_diffusion_timesteps: int
-
-
-def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Return float32 ``[n, width]``: [sin(t f), cos(t f)], f_i = 10000^(-i / (half - 1)), half = width // 2.
-
-    An odd ``width`` ends in a zero.
-    """
-    half = width // 2
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / (half - 1))
-    )
-    angles = t[:, None].float() * frequencies[None]
-    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -199,7 +186,7 @@ class DDIMUNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return ``[n, 3, h, w]`` for ``x [n, 3, h, w]`` at times ``t [n]``; ``labels`` are not looked at."""
         del labels
-        embedding = self.temb(timestep_embedding(t, self.config.ch))
+        embedding = self.temb(sinusoids(t, self.config.ch))
         left = [self.conv_in(x)]
         for level in cast("Iterable[Level]", self.down):
             for position in range(self.config.num_res_blocks):

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from evalkit.errors import CheckpointError
-
-Tensors = Mapping[str, Tensor]
+from evalkit.generators.diffusion.shapes import Tensors, size_of
 
 
 def read_pytorch_ddpm(tensors: Tensors) -> dict[str, object]:
@@ -24,11 +19,11 @@ def read_pytorch_ddpm(tensors: Tensors) -> dict[str, object]:
         raise CheckpointError("the tensor downblocks.0.block1.2.weight is missing")
     firsts = [f"downblocks.{i}" for i in range(0, count, blocks + 1)]
     return {
-        "ch": _size(tensors, "head.weight", 0),
-        "levels": tuple(_size(tensors, f"{first}.block1.2.weight", 0) for first in firsts),
+        "ch": size_of(tensors, "head.weight", 0),
+        "levels": tuple(size_of(tensors, f"{first}.block1.2.weight", 0) for first in firsts),
         "num_res_blocks": blocks,
         "attention_levels": tuple(f"{first}.attn.proj_q.weight" in tensors for first in firsts),
-        "T": _size(tensors, "time_embedding.timembedding.0.weight", 0),
+        "T": size_of(tensors, "time_embedding.timembedding.0.weight", 0),
     }
 
 
@@ -42,8 +37,8 @@ def read_ddim(tensors: Tensors) -> dict[str, object]:
     if not levels:
         raise CheckpointError("the tensor down.0.block.0.conv1.weight is missing")
     return {
-        "ch": _size(tensors, "conv_in.weight", 0),
-        "levels": tuple(_size(tensors, f"down.{i}.block.0.conv1.weight", 0) for i in levels),
+        "ch": size_of(tensors, "conv_in.weight", 0),
+        "levels": tuple(size_of(tensors, f"down.{i}.block.0.conv1.weight", 0) for i in levels),
         "num_res_blocks": 1 + max(_numbers(tensors, "down.0.block."), default=-1),
         "attention_levels": tuple(f"down.{i}.attn.0.q.weight" in tensors for i in levels),
     }
@@ -52,12 +47,3 @@ def read_ddim(tensors: Tensors) -> dict[str, object]:
 def _numbers(tensors: Tensors, prefix: str) -> set[int]:
     heads = (name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix))
     return {int(head) for head in heads if head.isdecimal()}
-
-
-def _size(tensors: Tensors, name: str, axis: int) -> int:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.ndim <= axis:
-        raise CheckpointError(
-            f"the tensor {name} is missing or misshapen", hint="is this the checkpoint of another model?"
-        )
-    return int(tensor.shape[axis])

@@ -33,6 +33,7 @@ FACTS: tuple[GeneratorFacts, ...] = (
             ),
         ),
         takes_guidance=True,
+        opens_folders=True,
         systems=(
             "Latent Diffusion",
             "Stable Diffusion",

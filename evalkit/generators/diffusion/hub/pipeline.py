@@ -222,6 +222,15 @@ class PipelineGenerator:
         ):
             if value is not None and name not in self.parameters:
                 raise UsageError(f"{kind} takes no {flag}")
+        scheduler = getattr(self.pipeline, "scheduler", None)
+        step = inspect.signature(scheduler.step).parameters if scheduler is not None else {}
+        if self.options.eta is not None and "eta" not in step:  # pipelines drop it in silence
+            raise UsageError(
+                f"{type(scheduler).__name__}, the scheduler of this {kind}, takes no --eta",
+                hint="DDIMScheduler does: name it in the folder's model_index.json and scheduler_config.json",
+            )
+        if self.options.reference_factor is not None:
+            raise UsageError(f"{kind} takes no --reference-factor", hint="native diffusion models do")
 
     def _default(self, name: str) -> Scalar:
         value = self.parameters[name].default if name in self.parameters else None

@@ -124,7 +124,13 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
         CheckpointError: the weights do not fit ``config.json``, or the scheduler is of another kind.
     """
     config = configure(DiffusersUNetConfig, checkpoint, described=_described(checkpoint))
-    network = DiffusersUNet(config)
+    try:
+        network = DiffusersUNet(config)
+    except Exception as error:  # diffusers raises anything on sizes and block names that do not go together
+        raise CheckpointError(
+            f"config.json describes no UNet2DModel of diffusers: {type(error).__name__}: {error}",
+            hint="it lies beside the weights, as save_pretrained wrote it",
+        ) from error
     load_weights(network.unet, _renamed(checkpoint), name=NAME)
     size, channels = network.unet.config.sample_size, network.unet.config.in_channels
     if not isinstance(size, int) or channels != 3:
@@ -142,15 +148,30 @@ def build(checkpoint: Checkpoint, options: SamplingOptions) -> Generator:
 
 
 def process_of(config: DiffusersUNetConfig) -> DiscreteProcess:
-    """Return the process that the scheduler's file describes; its betas are diffusers' own."""
-    scheduler = DDPMScheduler(
-        num_train_timesteps=config.timesteps,
-        beta_schedule=config.schedule,
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        trained_betas=None if config.betas is None else list(config.betas),
-        rescale_betas_zero_snr=config.zero_snr,
-    )
+    """Return the process that the scheduler's file describes; its betas are diffusers' own.
+
+    Raises:
+        CheckpointError: there is no such schedule, or no network can walk it.
+    """
+    try:
+        scheduler = DDPMScheduler(
+            num_train_timesteps=config.timesteps,
+            beta_schedule=config.schedule,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            trained_betas=None if config.betas is None else list(config.betas),
+            rescale_betas_zero_snr=config.zero_snr,
+        )
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the scheduler's betas cannot be made: {error}",
+            hint="scheduler_config.json names a schedule of diffusers' DDPMScheduler, or holds trained_betas",
+        ) from error
+    if config.zero_snr and config.prediction == "epsilon":
+        raise CheckpointError(
+            "a process that ends in pure noise (rescale_betas_zero_snr) says nothing by its noise (epsilon)",
+            hint="Lin et al. 2024 train such models with prediction_type v_prediction",
+        )
     return DiscreteProcess(
         betas=tuple(torch.as_tensor(scheduler.betas).double().tolist()),
         prediction=_PREDICTIONS[config.prediction],

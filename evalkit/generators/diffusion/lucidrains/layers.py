@@ -12,20 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evalkit.generators.diffusion.embedding import sinusoids
+
 
 class SinusoidalEmbedding(nn.Module):
-    """Time to [sin, cos] of ``t theta^(-k / (half - 1))``, k = 0 .. half - 1."""
+    """Time to :func:`~evalkit.generators.diffusion.embedding.sinusoids` of base ``theta``."""
 
     def __init__(self, width: int, theta: float) -> None:
         super().__init__()
-        self.pairs = width // 2
-        self.theta = theta
+        self.width, self.theta = width, theta
 
     def forward(self, t: Tensor) -> Tensor:
         """Map float ``[n]`` to float32 ``[n, width]``."""
-        place = torch.arange(self.pairs, device=t.device, dtype=torch.float32)
-        angle = t.float()[:, None] * torch.exp(place * (-math.log(self.theta) / (self.pairs - 1)))
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+        return sinusoids(t, self.width, base=self.theta)
 
 
 class ChannelNorm(nn.Module):

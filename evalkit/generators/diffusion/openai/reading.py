@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-
-from torch import Tensor
 
 from evalkit.errors import CheckpointError
 from evalkit.generators.diffusion.openai.paths import Shape
-
-Tensors = Mapping[str, Tensor]
+from evalkit.generators.diffusion.shapes import Tensors, size_of
 
 IMAGE_SIZES = {
     (1, 2, 2, 2): 32,
@@ -28,7 +24,7 @@ def read_unet(tensors: Tensors) -> dict[str, object]:
     Raises:
         CheckpointError: tensors of such a U-Net are missing or have impossible shapes, or it is an upsampler.
     """
-    first = _size(tensors, "input_blocks.0.0.weight", 1)
+    first = size_of(tensors, "input_blocks.0.0.weight", 1)
     if first != 3:
         raise CheckpointError(
             f"the network reads {first} channels, so it is an upsampler or no image model",
@@ -36,7 +32,7 @@ def read_unet(tensors: Tensors) -> dict[str, object]:
         )
     shape = _shape(tensors, *_up_structure(tensors))
     class_cond = "label_emb.weight" in tensors
-    outputs = _size(tensors, "out.2.weight", 0)
+    outputs = size_of(tensors, "out.2.weight", 0)
     if outputs not in {3, 6}:
         raise CheckpointError(f"the network gives {outputs} channels, not 3 (or 6 with a learned variance)")
     return {
@@ -47,7 +43,7 @@ def read_unet(tensors: Tensors) -> dict[str, object]:
         "use_scale_shift_norm": shape.scale_shift,
         "resblock_updown": shape.resblock_updown,
         "class_cond": class_cond,
-        "num_classes": _size(tensors, "label_emb.weight", 0) if class_cond else 0,
+        "num_classes": size_of(tensors, "label_emb.weight", 0) if class_cond else 0,
         "learn_sigma": outputs == 6,
     }
 
@@ -69,11 +65,11 @@ def read_encoder(tensors: Tensors) -> tuple[Shape, int, int]:
             "this is no noisy classifier of guided-diffusion with attention pooling",
             hint="`classifier` names a file such as 64x64_classifier.pt",
         )
-    side = math.isqrt(_size(tensors, "out.2.positional_embedding", 1) - 1)
+    side = math.isqrt(size_of(tensors, "out.2.positional_embedding", 1) - 1)
     last = max(int(name.split(".")[1]) for name in tensors if name.startswith("input_blocks."))
     blocks, updown = _down_structure(tensors, last)
     shape = _shape(tensors, blocks, (last + 1) // (blocks + 1), updown)
-    return shape, _size(tensors, "out.2.c_proj.weight", 0), side
+    return shape, size_of(tensors, "out.2.c_proj.weight", 0), side
 
 
 def _up_structure(tensors: Tensors) -> tuple[int, int, bool]:
@@ -114,23 +110,14 @@ def _down_structure(tensors: Tensors, last: int) -> tuple[int, bool]:
 
 def _shape(tensors: Tensors, blocks: int, levels: int, updown: bool) -> Shape:
     firsts = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(levels)]
-    channels = tuple(_size(tensors, f"{first}.0.in_layers.2.weight", 0) for first in firsts)
+    channels = tuple(size_of(tensors, f"{first}.0.in_layers.2.weight", 0) for first in firsts)
     if not blocks or not channels:
         raise CheckpointError("there are too few blocks for a U-Net")
     return Shape(
-        width=_size(tensors, "time_embed.0.weight", 1),
+        width=size_of(tensors, "time_embed.0.weight", 1),
         levels=channels,
         blocks=blocks,
         attention=tuple(f"{first}.1.qkv.weight" in tensors for first in firsts),
-        scale_shift=_size(tensors, f"{firsts[0]}.0.emb_layers.1.weight", 0) == 2 * channels[0],
+        scale_shift=size_of(tensors, f"{firsts[0]}.0.emb_layers.1.weight", 0) == 2 * channels[0],
         resblock_updown=updown,
     )
-
-
-def _size(tensors: Tensors, name: str, axis: int) -> int:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.ndim <= axis:
-        raise CheckpointError(
-            f"the tensor {name} is missing or misshapen", hint="is this the checkpoint of another model?"
-        )
-    return int(tensor.shape[axis])

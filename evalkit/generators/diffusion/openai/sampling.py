@@ -28,6 +28,7 @@ from evalkit.generators.diffusion.schedules import Spacing
 from evalkit.generators.sampling import SamplingOptions
 
 _SPACINGS = MappingProxyType[str, Spacing]({"ddim": "ddim"})
+_OTHER_CLASSIFIER = "`classifier` in the sidecar names another model's classifier"
 
 
 def build_improved(checkpoint: Checkpoint, options: SamplingOptions) -> DiffusionGenerator:
@@ -49,7 +50,9 @@ def build_guided(checkpoint: Checkpoint, options: SamplingOptions) -> DiffusionG
         network = load_unet(dataclasses.replace(checkpoint, given=given), name="guided-diffusion")
         return _generator("guided-diffusion", network, checkpoint, options)
     if not isinstance(path, str):
-        raise CheckpointError(f"classifier must be the path of a file, not {path!r}")
+        raise CheckpointError(
+            f"classifier must be the path of a file, not {path!r}", hint="correct the sidecar JSON"
+        )
     guide = read_checkpoint(Path(path))
     classifier = load_classifier(guide).to(options.device)
     given["classifier_sha256"] = guide.sha256
@@ -101,11 +104,13 @@ def _check_pair(config: OpenAIConfig, classifier: NoisyClassifier) -> None:
     theirs = classifier.config
     if theirs.image_size != config.image_size:
         raise CheckpointError(
-            f"the classifier is for images of {theirs.image_size} pixels, the model for {config.image_size}"
+            f"the classifier is for images of {theirs.image_size} pixels, the model for {config.image_size}",
+            hint=_OTHER_CLASSIFIER,
         )
     if config.class_cond and theirs.num_classes != config.num_classes:
         raise CheckpointError(
-            f"the classifier has {theirs.num_classes} classes, the model {config.num_classes}"
+            f"the classifier has {theirs.num_classes} classes, the model {config.num_classes}",
+            hint=_OTHER_CLASSIFIER,
         )
 
 

@@ -1,8 +1,8 @@
 """Layers of BigGAN: spectral norm from one stored singular vector, batch norm from stored statistics.
 
 The spectral norm of a weight ``W`` (flattened to ``[rows, rest]``) is estimated in evaluation mode as in
-training, by one power iteration from the stored left vector ``u``, which stays as it is:
-``v = u W / |u W|``, ``sigma = |W v|``. The stored value ``sv0`` is a log of the training and is not used.
+training, by one power iteration from the stored left vector ``u``, which stays as it is. The stored value
+``sv0`` is a log of the training and is not used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from evalkit.generators.gan.convolutional.spectral import iterated_norm
 
 
 class SpectralWeight(nn.Module):
@@ -28,9 +30,7 @@ class SpectralWeight(nn.Module):
     def normalised(self) -> Tensor:
         """The weight over its spectral norm, which no reduced type may round."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            flat = self.weight.flatten(1)
-            v = F.normalize(self.u0 @ flat)
-            unit: Tensor = self.weight / torch.linalg.vector_norm(flat @ v.T)
+            unit: Tensor = self.weight / iterated_norm(self.weight, self.u0[0])
             return unit
 
 

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import configure
+from evalkit.generators.gan.convolutional.attention import weigh
 from evalkit.generators.gan.convolutional.plain import PlainGAN, completed
+from evalkit.generators.gan.convolutional.spectral import iterated_norm
 from evalkit.generators.sampling import SamplingOptions
 
 
@@ -59,10 +61,7 @@ class NormalisedTransposed(nn.Module):
     def weight(self) -> Tensor:
         """``W / |W v|`` with ``v = u W / |u W|``, which no reduced type may round."""
         with torch.autocast(self.weight_bar.device.type, enabled=False):
-            flat = self.weight_bar.flatten(1)
-            unit: Tensor = self.weight_bar / torch.linalg.vector_norm(
-                flat @ F.normalize(self.weight_u @ flat, dim=0)
-            )
+            unit: Tensor = self.weight_bar / iterated_norm(self.weight_bar, self.weight_u)
             return unit
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,11 +93,9 @@ class FullAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus the attended values; logits are not scaled."""
-        query, key = self.query_conv(x).flatten(2), self.key_conv(x).flatten(2)
-        share = torch.softmax(query.transpose(1, 2) @ key, dim=-1)
-        attended = (self.value_conv(x).flatten(2) @ share.transpose(1, 2)).unflatten(2, x.shape[2:])
-        added: Tensor = self.gamma * attended
+        """Return ``x`` plus the attended values."""
+        query, key, value = (conv(x).flatten(2) for conv in (self.query_conv, self.key_conv, self.value_conv))
+        added: Tensor = self.gamma * weigh(query, key, value).unflatten(2, x.shape[2:])
         return x + added
 
 

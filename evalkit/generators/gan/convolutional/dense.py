@@ -53,7 +53,8 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
-        if not self.widths or min(*self.widths, self.latent_dim, self.resolution) < 1:
+        too_small = not self.widths or min(*self.widths, self.latent_dim, self.resolution) < 1
+        if too_small or self.image_channels not in {1, 3}:
             raise ValueError("impossible sizes")
 
 

@@ -45,7 +45,8 @@ class LSGANConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
-        if len(self.channels) < 2 or min(*self.channels, self.latent_dim, self.bottom_width) < 1:
+        too_small = len(self.channels) < 2 or min(*self.channels, self.latent_dim, self.bottom_width) < 1
+        if too_small or self.image_channels not in {1, 3}:
             raise ValueError("impossible sizes")
 
     @property

@@ -1,7 +1,8 @@
-"""Layers with spectral normalisation as `torch.nn.utils.spectral_norm` stores it, frozen.
+"""Spectral normalisation (Miyato et al. 2018), frozen: the layers of `torch.nn.utils.spectral_norm`.
 
 A stored weight ``W`` comes with its singular vectors ``u`` and ``v``; in evaluation mode nothing is
-iterated and the layer uses ``W / (u^T W v)``, W being flattened to ``[rows, rest]`` (Miyato et al. 2018).
+iterated and the layer uses ``W / (u^T W v)``, W being flattened to ``[rows, rest]``. Other codes iterate
+once from the stored ``u`` in every pass: :func:`iterated_norm`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def iterated_norm(weight: Tensor, left: Tensor) -> Tensor:
+    """Return ``|W v|`` with ``v = W^T u / |W^T u|``: one power iteration, of which nothing is kept.
+
+    Args:
+        weight: ``[rows, ...]``.
+        left: the stored u, ``[rows]``.
+    """
+    flat = weight.flatten(1)
+    norm: Tensor = torch.linalg.vector_norm(flat @ F.normalize(left @ flat, dim=0))
+    return norm
 
 
 class SpectralWeight(nn.Module):

@@ -38,9 +38,18 @@ def wrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def describe(stated: Mapping[str, object]) -> dict[str, object]:
-    """Return the file's own ``config``, in pytorch_GAN_zoo's words or this project's, in this project's."""
+    """Return the file's own ``config``, in pytorch_GAN_zoo's words or this project's, in this project's.
+
+    Raises:
+        CheckpointError: the generator is conditioned on attributes, which it takes behind the latent.
+    """
     if "depthScale0" not in stated:
         return dict(stated)
+    if stated.get("categoryVectorDim"):
+        raise CheckpointError(
+            f"this generator is conditioned on {stated['categoryVectorDim']} attributes, which is not served",
+            hint="sample it with pytorch_GAN_zoo and score the folder",
+        )
     words = {"equalizedlR": "equalised", "perChannelNormalization": "pixel_norm", "leakyReluLeak": "leak"}
     described = {ours: stated[theirs] for theirs, ours in words.items() if theirs in stated}
     if "lossCriterion" in stated:

@@ -26,8 +26,8 @@ FACTS: tuple[GeneratorFacts, ...] = (
         layouts=(NVIDIA, ROSINALITY),
         presets=MappingProxyType(
             {
-                "stylegan2-ada": {"mapping_rate": 0.01, "conv_clamp": 256.0},
-                "stylegan2-float32": {"mapping_rate": 0.01, "conv_clamp": None},
+                "stylegan2-ada": MappingProxyType({"mapping_rate": 0.01, "conv_clamp": 256.0}),
+                "stylegan2-float32": MappingProxyType({"mapping_rate": 0.01, "conv_clamp": None}),
             }
         ),
         systems=("StyleGAN2", "StyleGAN2-ADA", "Diffusion-GAN"),

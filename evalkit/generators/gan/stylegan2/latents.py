@@ -17,6 +17,7 @@ from evalkit.core import IndexArray
 from evalkit.errors import CheckpointError
 from evalkit.generators.gan.mapped_latents import MappedLatents
 from evalkit.generators.gan.stylegan2.mapping import MappingNetwork
+from evalkit.runtime import bitwise_numerics
 
 CENTRE_LATENTS = 4096
 """Latents that the mean of w is taken over where the checkpoint does not hold it."""
@@ -59,8 +60,10 @@ class StyleLatents(MappedLatents):
             return self._mapping.w_avg
         seeds = np.arange(CENTRE_LATENTS, dtype=np.int64)
         labels = torch.arange(CENTRE_LATENTS, device=self.device) % max(self.num_classes, 1)
-        w: Tensor = self._mapping(self.latents(seeds), labels if self.num_classes else None)
-        return w.double().mean(dim=0).float()
+        # Kept for all images to come: its last bits must not depend on what asked for it first.
+        with bitwise_numerics():
+            w: Tensor = self._mapping(self.latents(seeds), labels if self.num_classes else None)
+            return w.double().mean(dim=0).float()
 
     def _styles(self, w: Tensor) -> Tensor:
         styles = w[:, None].expand(-1, self.layer_count, -1)
