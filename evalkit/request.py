@@ -67,7 +67,8 @@ class ScoreRequest:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
         if self.model is None and self.sampling != SamplingOptions():
             raise UsageError(
-                "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor and --dtype belong to --model"
+                "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor and --dtype "
+                "belong to --model"
             )
         if self.model is None and self.ckpt is not None:
             raise UsageError("--ckpt belongs to --model, not to --images")

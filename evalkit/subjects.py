@@ -94,6 +94,7 @@ def open_generator(
         family=generator.family,
         format=getattr(generator, "checkpoint_format", "callable"),
         sha256=digest,
+        revision=revision_of(generator),
         n_params=getattr(generator, "parameter_count", None),
         dtype=options.dtype if native else None,
     )
@@ -104,6 +105,14 @@ def open_generator(
         generator=generator,
         sampling=sampling,
     )
+
+
+def revision_of(model: Generator | Translator) -> str | None:
+    """Return what tells readings of one file apart: its part and the configuration that was given to it."""
+    params = dict(model.spec.params)
+    if "configuration" not in params:
+        return None
+    return f"{params.get('part') or 'whole'}-{params['configuration']}"
 
 
 def callable_origin(path: str, checkpoint: str | None) -> str:
@@ -183,6 +192,7 @@ def open_translation(
     info = ModelInfo(
         id=check_identifier(name or derived),
         family=translator.family,
+        revision=revision_of(translator),
         format=getattr(translator, "checkpoint_format", "callable"),
         sha256=digest,
         n_params=getattr(translator, "parameter_count", None),

@@ -71,6 +71,9 @@ def configure(
         values |= {key: _frozen(value) for key, value in source.items()}
     _check_types(kind, {key: values[key] for key in checkpoint.given})
     _check_shown(inferred, values)
+    for key in values:
+        if key.endswith("_eps") and not values[key] > 0:
+            raise CheckpointError(f"{key} is {values[key]!r}: an epsilon is above 0")
     missing = sorted(name for name, f in known.items() if _is_needed(f) and name not in values)
     if missing:
         raise UnrevealedError(tuple(missing))

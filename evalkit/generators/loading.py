@@ -73,8 +73,8 @@ def load_model(
     if ":" in model:
         if options != SamplingOptions(device=options.device) or preset is not None or weights != "ema":
             raise UsageError(
-                "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor, --dtype, --preset and "
-                "--weights raw do not reach a callable",
+                "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor, --dtype, --preset "
+                "and --weights raw do not reach a callable",
                 hint="set them inside the factory",
             )
         return _from_callable(model, path)

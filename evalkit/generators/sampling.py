@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.core import IndexArray
-from evalkit.errors import UsageError
+from evalkit.errors import InvalidInputError, UsageError
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS, GeneratorFacts, SamplerFacts
 from evalkit.registry import did_you_mean
@@ -152,8 +152,13 @@ class NativeGenerator(ABC):
             return torch.empty(0, 3, self.resolution, self.resolution, dtype=torch.uint8, device=self.device)
         wanted = None if labels is None else torch.from_numpy(labels).to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            images = self._sample(seeds, wanted)
-        return quantise(images.float())
+            images = self._sample(seeds, wanted).float()
+        if not bool(torch.isfinite(images).all()):
+            raise InvalidInputError(
+                f"model {self.name!r} drew numbers that are not finite",
+                hint="with --dtype float16 or bfloat16 try float32; otherwise the checkpoint is not usable",
+            )
+        return quantise(images)
 
     def _check_classes(self, labels: IndexArray | None, count: int) -> None:
         if labels is None:

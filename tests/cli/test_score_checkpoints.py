@@ -28,6 +28,12 @@ def file(tmp_path):
     return tmp_path / "g.pt"
 
 
+def test_an_epsilon_is_positive(file, capsys):
+    file.with_name("g.pt.json").write_text(json.dumps({"norm_eps": -0.8, "leak": 0.2}))
+    assert run([*SCORE, "--ckpt", str(file), "--out", str(file.parent / "runs")]) == 6
+    assert "norm_eps is -0.8: an epsilon is above 0" in capsys.readouterr().err
+
+
 def _scored(file, capsys, *flags):
     out = file.parent / "runs"
     assert run([*SCORE, "--ckpt", str(file), "--out", str(out), *flags]) == 0
@@ -48,6 +54,9 @@ def test_weights_preset_and_sidecar_are_different_subjects(file, capsys):
     }
     assert len({record["protocol"]["fingerprint"] for record in records}) == 1
     assert len({record["results"][0]["value"] for record in records}) == 3
+    assert len({record["model"]["revision"] for record in records}) == 3
+    assert run(["compare", str(file.parent / "runs"), "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3
 
 
 def test_identity_without_scoring(file):
