@@ -71,7 +71,6 @@ class GeneratorFacts:
         opens_folders: its factory takes the place of a pipeline (a folder, ``hub:OWNER/NAME@REVISION``) and
             reads the files itself, instead of tensors that have been read.
         presets: name -> configuration that the tensors do not reveal.
-        systems: published systems whose checkpoints it loads, as the field calls them.
         published: what their authors report.
     """
 
@@ -85,7 +84,6 @@ class GeneratorFacts:
     layouts: tuple[str, ...] = ()
     opens_folders: bool = False
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
-    systems: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
 
     @property

@@ -127,7 +127,7 @@ class NeighbourMetric(SharedMetric[Manifolds]):
         if not counted:
             return ()
         share = self.view(measured.resampled.scores)
-        return bound_warnings(min(share, 1 - share) * counted, f"of {counted} images differ from the others")
+        return bound_warnings(min(share, 1 - share) * counted, f"of {counted} images")
 
     def _share(self, measured: Manifolds) -> float:
         """Two blocks that reach the same reference points make the jackknife too wide."""

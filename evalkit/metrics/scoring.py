@@ -54,12 +54,12 @@ def bound_warnings(exceptions: float, what: str) -> tuple[str, ...]:
 
     Args:
         exceptions: how many images keep it off the bound.
-        what: what these do.
+        what: of what they are so many, for the message.
     """
     if exceptions >= FEW_EXCEPTIONS:
         return ()
-    unreliable = "so near to its bound, the score's error bar and interval may be far too short"
-    return (f"only {exceptions:.0f} {what}: {unreliable}",)
+    unreliable = "its error bar and interval may be far too short there"
+    return (f"only {exceptions:.0f} {what} keep the score off its bound: {unreliable}",)
 
 
 def duplicate_warnings(generated: FeatureSet) -> tuple[str, ...]:

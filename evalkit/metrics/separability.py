@@ -181,4 +181,4 @@ class LinearSeparability(Metric):
                 f"small sample: {whole.kept} images kept for {dimension} latent dimensions; chance cuts look "
                 "like knowledge, and the score is too low"
             )
-        return (*found, *bound_warnings(whole.wrong, "images lie on the wrong side of the cut"))
+        return (*found, *bound_warnings(whole.wrong, "images on the wrong side of the cut"))

@@ -183,7 +183,7 @@ def test_the_error_bar_of_coverage_is_steady_and_does_not_know_the_blocks():
 )  # fmt: skip
 def test_a_share_next_to_its_bound_says_so(metric, shift, counted):
     score = compute(metric, features(0, 120, shift=shift), HeldOutMissing(features(1, 40)))
-    found = [w for w in score.warnings if "so near to its bound" in w]
+    found = [w for w in score.warnings if "off its bound" in w]
     assert len(found) == (counted is not None)
     assert all(counted in warning for warning in found)
 

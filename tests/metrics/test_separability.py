@@ -85,7 +85,7 @@ def test_warnings():
 def test_a_score_next_to_one_says_that_its_error_bar_is_no_use():
     none, some, many = (compute(rows(0, 800, noise=(s, s)), 20) for s in (0.02, 1.0, 3.0))
     assert (none.value, none.stderr) == (1.0, 0.0)
-    assert [w.startswith("only 0 images lie on the wrong side") for w in none.warnings] == [True]
+    assert [w.startswith("only 0 images on the wrong side") for w in none.warnings] == [True]
     assert many.warnings == ()
     x = rows(0, 800, noise=(1.0, 1.0))
     result = separability(x[:, :4], x[:, 4:])

@@ -15,7 +15,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         title="class-conditional Gated PixelCNN, 256-way softmax for each channel",
         factory="evalkit.generators.autoregressive.sampling:build_gated",
         samplers=(RASTER,),
-        systems=("Gated PixelCNN",),
     ),
     GeneratorFacts(
         name="pixelcnn",
@@ -23,7 +22,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         title="PixelCNN, masked convolutions, 256-way softmax for each channel",
         factory="evalkit.generators.autoregressive.building:build_masked",
         samplers=(RASTER,),
-        systems=("PixelCNN",),
     ),
     GeneratorFacts(
         name="pixelcnn++",
@@ -33,7 +31,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=(RASTER,),
         layouts=("pixelcnn-pp",),
         presets=MappingProxyType({"pixelcnn-pp-cifar10": MappingProxyType({"resolution": 32})}),
-        systems=("PixelCNN++",),
     ),
 )
 

@@ -37,7 +37,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         title="VQ-VAE, 8x8 codes of 512, class-conditional Gated PixelCNN prior",
         factory="evalkit.generators.vae.quantised_sampling:build",
         samplers=(RASTER,),
-        systems=("VQ-VAE",),
     ),
     GeneratorFacts(
         name="cvae",
@@ -45,7 +44,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         title="conditional VAE, label joined to image and latent, perceptrons",
         factory="evalkit.generators.vae.conditional_sampling:build",
         samplers=(FORWARD,),
-        systems=("CVAE",),
     ),
     GeneratorFacts(
         name="vdvae",
@@ -55,7 +53,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=(FORWARD,),
         layouts=("vdvae",),
         presets=MappingProxyType({"vdvae-cifar10": _CIFAR10}),
-        systems=("VDVAE",),
     ),
 )
 

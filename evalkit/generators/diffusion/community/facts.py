@@ -46,7 +46,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 }
             }
         ),
-        systems=("DDPM (pytorch-ddpm)",),
         published=(
             Published(
                 "DDPM (pytorch-ddpm)", "CIFAR-10", "FID 3.249", 50_000, "README of w86763777/pytorch-ddpm"
@@ -64,7 +63,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=(with_steps(DDIM, 100), ANCESTRAL, DPM_SOLVER, HEUN),
         layouts=(DDIM_REPOSITORY,),
         presets=MappingProxyType(_PRESETS),
-        systems=("DDPM", "DDIM"),
         published=(
             Published("DDIM, 100 steps", "ema_cifar10", "FID 4.16", 50_000, _TABLE),
             Published("DDIM, 50 steps", "ema_cifar10", "FID 4.67", 50_000, _TABLE),

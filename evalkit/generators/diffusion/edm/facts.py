@@ -29,7 +29,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 "edm-baseline-iddpm": MappingProxyType({"preconditioning": "iDDPMPrecond"}),
             }
         ),
-        systems=("EDM", "DDPM++ (VP)", "NCSN++ (VE)"),
         published=(
             Published("EDM", "edm-cifar10-32x32-cond-vp, 35 evaluations", "FID 1.79", 50_000, _TABLE),
             Published("EDM", "edm-cifar10-32x32-cond-ve, 35 evaluations", "FID 1.79", 50_000, _TABLE),

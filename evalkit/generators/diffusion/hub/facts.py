@@ -17,7 +17,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory="evalkit.generators.diffusion.hub.unet:build",
         samplers=(ANCESTRAL, DDIM, DPM_SOLVER, HEUN),
         layouts=(DIFFUSERS_UNET,),
-        systems=("DDPM (diffusers)",),
     ),
     GeneratorFacts(
         name="diffusers",
@@ -34,15 +33,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         ),
         takes_guidance=True,
         opens_folders=True,
-        systems=(
-            "Latent Diffusion",
-            "Stable Diffusion",
-            "Stable Diffusion XL",
-            "DALL-E 2 (Karlo unCLIP, Kandinsky)",
-            "Imagen (DeepFloyd IF)",
-            "DiT",
-            "Consistency models",
-        ),
     ),
 )
 

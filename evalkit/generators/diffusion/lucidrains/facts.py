@@ -24,7 +24,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 for resolution in (32, 64, 128, 256)
             }
         ),
-        systems=("DDPM (denoising-diffusion-pytorch)",),
     ),
 )
 

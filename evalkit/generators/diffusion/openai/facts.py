@@ -80,7 +80,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=_SAMPLERS,
         layouts=(IMPROVED,),
         presets=MappingProxyType(_IMPROVED_PRESETS),
-        systems=("Improved DDPM",),
         published=(
             Published("Improved DDPM", "CIFAR-10, L_hybrid, cosine, 500K", "FID 3.19", 50_000, _IDDPM),
             Published("Improved DDPM", "CIFAR-10, L_vlb, cosine, 500K", "FID 11.47", 50_000, _IDDPM),
@@ -95,7 +94,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         takes_guidance=True,
         layouts=(GUIDED, IMPROVED),
         presets=MappingProxyType(_GUIDED_PRESETS),
-        systems=("ADM", "ADM-G (classifier guidance)"),
         published=(
             Published("ADM", "64x64_diffusion.pt", "FID 2.07", 50_000, _ADM),
             Published("ADM-G", "128x128_diffusion.pt + 128x128_classifier.pt", "FID 2.97", 50_000, _ADM),

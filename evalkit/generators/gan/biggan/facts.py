@@ -22,7 +22,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 "biggan-pytorch": MappingProxyType({"norm_eps": 1e-5}),
             }
         ),
-        systems=("BigGAN", "UNet-GAN", "ADC-GAN", "LOGAN"),
     ),
 )
 

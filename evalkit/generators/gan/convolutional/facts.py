@@ -33,7 +33,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
             pytorch_gan_mlp={"norm_eps": 0.8, "leak": 0.2, "bounded": True},
             wgan_mlp={"norm_eps": 1e-5, "leak": 0.0, "bounded": False},
         ),
-        systems=("GAN", "cGAN", "WGAN"),
     ),
     GeneratorFacts(
         name="dcgan",
@@ -42,7 +41,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory=f"{_FOLDER}.dcgan:build",
         samplers=(FORWARD,),
         layouts=("pytorch-examples-dcgan", "wgan-dcgan", "wgan-dcgan-dots"),
-        systems=("DCGAN", "LSGAN", "WGAN"),
     ),
     GeneratorFacts(
         name="lsgan",
@@ -52,7 +50,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=(FORWARD,),
         layouts=("pytorch-gan-conv", "pytorch-gan-conv-model"),
         presets=_presets(pytorch_gan_conv={"norm_eps": 0.8, "leak": 0.2}),
-        systems=("LSGAN", "DCGAN"),
     ),
     GeneratorFacts(
         name="sngan",
@@ -62,7 +59,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         samplers=(FORWARD,),
         layouts=("mimicry-resnet",),
         presets=_presets(mimicry={"upsampling": "bilinear"}, nearest={"upsampling": "nearest"}),
-        systems=("SNGAN", "cGAN-PD", "WGAN-GP", "SSGAN", "InfoMax-GAN"),
         published=(
             _mimicry("WGAN-GP", "CIFAR-10 32", "FID 22.29, IS 7.33"),
             _mimicry("SNGAN", "CIFAR-10 32", "FID 16.77, IS 7.97"),
@@ -81,7 +77,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
             mimicry_sagan_32={"upsampling": "bilinear", "attention": 16},
             mimicry_sagan_128={"upsampling": "bilinear", "attention": 32},
         ),
-        systems=("SAGAN",),
     ),
     GeneratorFacts(
         name="sagan-64",
@@ -90,7 +85,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory=f"{_FOLDER}.attentive:build",
         samplers=(FORWARD,),
         layouts=("heykeetae-sagan",),
-        systems=("SAGAN",),
     ),
 )
 

@@ -22,7 +22,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 ),
             }
         ),
-        systems=("ProGAN",),
     ),
 )
 

@@ -30,7 +30,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
                 "stylegan2-float32": MappingProxyType({"mapping_rate": 0.01, "conv_clamp": None}),
             }
         ),
-        systems=("StyleGAN2", "StyleGAN2-ADA", "Diffusion-GAN"),
         published=(
             Published("StyleGAN2-ADA", "CIFAR-10, conditional", "FID 2.42", 50_000, _ADA),
             Published("StyleGAN2-ADA", "CIFAR-10, unconditional", "FID 2.92", 50_000, _ADA),

@@ -34,7 +34,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         takes_truncation=True,
         layouts=(NVIDIA,),
         presets=MappingProxyType({"stylegan3": DEFAULTS}),
-        systems=("StyleGAN3-T", "StyleGAN3-R"),
     ),
 )
 

@@ -17,7 +17,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory="evalkit.generators.gan.translation.sampling:build_pix2pix",
         samplers=(TRANSLATE,),
         layouts=(UNET,),
-        systems=("Pix2Pix",),
     ),
     GeneratorFacts(
         name="cyclegan",
@@ -26,7 +25,6 @@ FACTS: tuple[GeneratorFacts, ...] = (
         factory="evalkit.generators.gan.translation.sampling:build_cyclegan",
         samplers=(TRANSLATE,),
         layouts=(RESNET,),
-        systems=("CycleGAN",),
     ),
 )
 
