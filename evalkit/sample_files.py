@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evalkit import strict_json
 from evalkit.atomic import write_atomically
+from evalkit.core import IndexArray
+from evalkit.spec import Scalar, Spec
+
+MANIFEST = "evalkit.samples/1"
 
 
 def write_samples(out: Path, images: NDArray[np.uint8], *, labels: NDArray[np.int64] | None) -> None:
@@ -29,6 +36,42 @@ def write_samples(out: Path, images: NDArray[np.uint8], *, labels: NDArray[np.in
     else:
         for number, image in enumerate(images):
             write_atomically(out / f"{number:06d}.png", _png(image))
+
+
+def write_manifest(
+    out: Path, images: NDArray[np.uint8], *, source: Spec, generator: Spec, seeds: IndexArray,
+    labels: NDArray[np.int64] | None, facts: Mapping[str, Scalar],
+) -> Path:  # fmt: skip
+    """Write what every sample is, beside ``out``: its index, seed, label and the digest of its pixels.
+
+    The digest is the SHA-256 of the uint8 ``[3, h, w]`` values in that order, so that two machines can tell
+    whether they drew the same image without exchanging it.
+
+    Returns:
+        Path of the manifest, ``OUT.manifest.json`` without the ending of ``out``.
+
+    Raises:
+        TemporaryError: the disk is full or read-only.
+    """
+    rows = [
+        {
+            "index": i,
+            "seed": int(seeds[i]),
+            "label": None if labels is None else int(labels[i]),
+            "sha256": hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
+        }
+        for i, image in enumerate(images)
+    ]
+    content = {
+        "schema": MANIFEST,
+        "generator": generator.to_json(),
+        "source": source.to_json(),
+        **facts,
+        "samples": rows,
+    }
+    path = out.with_name(f"{out.stem}.manifest.json")
+    write_atomically(path, strict_json.dumps(content))
+    return path
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -75,7 +75,8 @@ def sample(
     from evalkit.generators import SamplingOptions, load_generator  # noqa: PLC0415
     from evalkit.prompts import drawn_with_prompts  # noqa: PLC0415
     from evalkit.runtime import resolve_device, strict_numerics  # noqa: PLC0415
-    from evalkit.sample_files import write_samples  # noqa: PLC0415
+    from evalkit.sample_files import write_manifest, write_samples  # noqa: PLC0415
+    from evalkit.seeding import SEED_SCHEME, image_seeds  # noqa: PLC0415
     from evalkit.sources.fixed_blocks import FixedBlockSource  # noqa: PLC0415
     from evalkit.sources.generated import GeneratedSource  # noqa: PLC0415
 
@@ -99,5 +100,15 @@ def sample(
             if batch.labels is not None:
                 labels.append(batch.labels)
             progress(len(batch))
-        write_samples(out, np.concatenate(images), labels=np.concatenate(labels) if labels else None)
-        console.note(f"wrote {num_samples} samples to {out}")
+        drawn_images, drawn_labels = np.concatenate(images), np.concatenate(labels) if labels else None
+        write_samples(out, drawn_images, labels=drawn_labels)
+        manifest = write_manifest(
+            out,
+            drawn_images,
+            source=source.spec,
+            generator=drawn.generator.spec,
+            seeds=image_seeds(seed, np.arange(num_samples, dtype=np.int64)),
+            labels=drawn_labels,
+            facts={"base_seed": seed, "seed_scheme": SEED_SCHEME, "determinism": determinism},
+        )
+        console.note(f"wrote {num_samples} samples to {out}, and what they are to {manifest.name}")

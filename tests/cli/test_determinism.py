@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
 import torch
 
 from evalkit.cli.main import run
+from evalkit.seeding import image_seeds
 
 
 def _score(capsys, out, *arguments):
@@ -50,3 +52,23 @@ def test_samples_are_written_alike_for_every_batch_size(capsys, tmp_path):
     images = [np.load(tmp_path / f"{size}.npz")["arr_0"] for size in ("1", "7", "64")]
     assert np.array_equal(images[0], images[1])
     assert np.array_equal(images[0], images[2])
+
+
+def test_the_manifest_names_every_sample(capsys, tmp_path):
+    command = ["sample", "--model", "cgan", "-n", "6", "--seed", "3"]
+    assert run([*command, "--out", str(tmp_path / "x.npz")]) == 0
+    assert run([*command, "--batch-size", "1", "--out", str(tmp_path / "folder")]) == 0
+    assert "x.manifest.json" in capsys.readouterr().err
+    manifest = json.loads((tmp_path / "x.manifest.json").read_text())
+    with np.load(tmp_path / "x.npz") as samples:
+        for row in manifest["samples"]:
+            image = samples["arr_0"][row["index"]].transpose(2, 0, 1)
+            assert row["sha256"] == hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+            assert row["label"] == samples["arr_1"][row["index"]]
+    seeds = image_seeds(3, np.arange(6))
+    assert [row["seed"] for row in manifest["samples"]] == seeds.tolist()
+    assert manifest["generator"]["name"] == "cgan"
+    other = json.loads((tmp_path / "folder.manifest.json").read_text())
+    assert [(r["index"], r["seed"], r["label"]) for r in other["samples"]] == [
+        (r["index"], r["seed"], r["label"]) for r in manifest["samples"]
+    ]
