@@ -13,7 +13,7 @@ from typing import Final, Literal
 from evalkit.console import Console
 from evalkit.errors import UsageError
 from evalkit.evaluate import run
-from evalkit.extraction import Interrupted
+from evalkit.extraction import interruption
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, Performance, ProtocolInfo, RunRecord, redact_command
@@ -22,7 +22,7 @@ from evalkit.runtime import resolve_device, strict_numerics
 from evalkit.sources.generated import GeneratedSource
 from evalkit.spec import sha256_of
 from evalkit.speed_trials import TrialRules, offline, single_stream
-from evalkit.subjects import open_generator
+from evalkit.subjects import Subject, open_generator
 from evalkit.throughput import warm_up
 
 Scenarios = Literal["both", "offline", "single-stream"]
@@ -95,8 +95,16 @@ def measure_speed(request: SpeedRequest, *, console: Console) -> RunRecord:
                 single_stream(subject.generator, rules=request.rules, warm=warm, device=device, dtype=dtype)
             )
         progress(1)
-    fields = {"trial": request.rules.to_json(), "resolution": subject.generator.resolution}
-    record = RunRecord(
+    record = _record(request, subject, measured)
+    record.write(asked.out / f"{record.run_id}.json")
+    return record
+
+
+def _record(request: SpeedRequest, subject: Subject, measured: list[Performance]) -> RunRecord:
+    """Return a record with speeds and no scores; two compare where trials and image size are alike."""
+    resolution = subject.generator.resolution if subject.generator else 0
+    fields = {"trial": request.rules.to_json(), "resolution": resolution}
+    return RunRecord(
         status="complete",
         model=subject.info,
         data=DataInfo(dataset="none"),
@@ -107,10 +115,8 @@ def measure_speed(request: SpeedRequest, *, console: Console) -> RunRecord:
         performance=tuple(measured),
         inputs=Inputs(found=0, used=0),
         env=environment(),
-        command=tuple(redact_command(list(asked.command))),
+        command=tuple(redact_command(list(request.score.command))),
     )
-    record.write(asked.out / f"{record.run_id}.json")
-    return record
 
 
 def curve(
@@ -137,8 +143,4 @@ def curve(
         sampling = replace(request.sampling, steps=count)
         yield run(replace(request, sampling=sampling, name=name), console=console, stop=stop)
         if number := stop():
-            error = Interrupted(
-                "stopped by a signal; whole points are kept", hint="run the same command again"
-            )
-            error.exit_code = 128 + number  # type: ignore[misc]
-            raise error
+            raise interruption(number)

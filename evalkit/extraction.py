@@ -234,7 +234,7 @@ def _compute(
         position += len(part)
         progress(len(part))
         if signal_number := stop():
-            raise _interruption(signal_number)
+            raise interruption(signal_number)
     return {
         number: ShardResult({head: np.concatenate(x) for head, x in heads.items()}, facts.of(number))
         for number, heads in parts.items()
@@ -304,7 +304,8 @@ def _one_batch(job: Job, wanted: Mapping[int, tuple[str, ...]], index: IndexArra
     return _Batch(rows, read, seconds, sizes, batch.labels)
 
 
-def _interruption(number: int) -> Interrupted:
+def interruption(number: int) -> Interrupted:
+    """Return the error of a run that signal ``number`` stopped."""
     error = Interrupted("stopped by a signal; whole shards are kept", hint="run the same command to continue")
     error.exit_code = 128 + number  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
     return error

@@ -42,7 +42,9 @@ def test_every_model_that_serves_a_system_exists_and_every_native_system_names_o
     named = {system.model for system in SYSTEMS if system.model}
     assert named <= set(GENERATOR_FACTS)
     assert [system.name for system in SYSTEMS if "native" in system.services and not system.model] == []
-    assert {layout for facts in GENERATOR_FACTS.values() for layout in facts.layouts} == set(LAYOUTS)
+    read = {layout for facts in GENERATOR_FACTS.values() for layout in facts.layouts}
+    assert set(LAYOUTS) - read == {"guided-diffusion-classifier"}  # no generator: `inspect` tells what it is
+    assert read <= set(LAYOUTS)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
