@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from evalkit.console import Console, Silent
 from evalkit.evaluate import run
@@ -18,6 +19,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     *,
     model: str | None = None,
     ckpt: str | Path | None = None,
+    preset: str | None = None,
+    checkpoint_weights: Literal["ema", "raw"] = "ema",
     images: str | Path | None = None,
     name: str | None = None,
     reference: str | Path | None = None,
@@ -46,6 +49,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     Args:
         model: registered name or ``pkg.mod:obj``.
         ckpt: checkpoint of the model; the bundled one where None.
+        preset: name of what the checkpoint's tensors do not reveal.
+        checkpoint_weights: averaged weights where there are any, or those as trained.
         images: folder, zip, tar, npz or parquet file to score instead of a model.
         name: name of the subject in tables.
         reference: listed name, statistics file, or images; needed unless the model is a bundled one.
@@ -75,6 +80,8 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     request = ScoreRequest(
         model=model,
         ckpt=None if ckpt is None else Path(ckpt),
+        preset=preset,
+        checkpoint_weights=checkpoint_weights,
         images=None if images is None else Path(images),
         name=name,
         reference=None if reference is None else str(reference),
