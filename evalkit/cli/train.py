@@ -52,7 +52,8 @@ def train(
 ) -> None:
     """Train RECIPE again; continues where a run in the same folder stopped.
 
-    Recipes: cgan, ddpm, gated-pixelcnn, sngan, stylegan, vae, vq-vae.
+    Recipes: cgan, ddpm, ddpm-large (the same model, larger, for a GPU), gated-pixelcnn, sngan, stylegan, vae,
+    vq-vae.
 
     \b
     evalkit train vae --data train.parquet --out runs/vae
@@ -107,4 +108,4 @@ def train(
         export(task, path, {**description, **facts})
         if chosen.complete is not None:
             chosen.complete(path, training_set)
-        console.note(f"wrote {path}; try it: evalkit score --model {recipe} --ckpt {path}")
+        console.note(f"wrote {path}; try it: evalkit score --model {task.architecture} --ckpt {path}")

@@ -53,6 +53,13 @@ def _ddpm(steps: int, device: str, seed: int) -> TrainingTask:
     return DDPMTask(config=DDPMConfig(), steps=steps, device=device, seed=seed, half_life_images=20_000.0)
 
 
+def _ddpm_large(steps: int, device: str, seed: int) -> TrainingTask:
+    config = DDPMConfig(patch=1, channels=(64, 128, 128), attention=(False, True, False), groups=32)
+    return DDPMTask(
+        config=config, steps=steps, device=device, seed=seed, learning_rate=4e-4, half_life_images=500_000.0
+    )
+
+
 def _cgan(steps: int, device: str, seed: int) -> TrainingTask:
     return CGANTask(config=CGANConfig(), steps=steps, device=device, seed=seed)
 
@@ -88,6 +95,7 @@ def _with_mixture(path: Path, data: TrainingSet) -> None:
 
 for _recipe in (
     Recipe("ddpm", "patched U-Net 96-128, v-prediction, cosine schedule", 6000, 64, _ddpm),
+    Recipe("ddpm-large", "U-Net 64-128-128 on single pixels; wants a GPU", 40_000, 256, _ddpm_large),
     Recipe("cgan", "convolutional G and D, hinge loss, projection", 4000, 64, _cgan),
     Recipe("stylegan", "mapping network, modulated synthesis, logistic loss, lazy R1", 2750, 64, _stylegan),
     Recipe("sngan", "residual G and projection D, spectral norm, hinge loss", 2000, 128, _sngan),

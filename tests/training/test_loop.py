@@ -98,6 +98,17 @@ def test_checkpoints_on_the_way_are_those_of_shorter_trainings_and_change_nothin
     assert all(torch.equal(value, short.export()[1][key]) for key, value in kept[2].items())
 
 
+def test_the_large_ddpm_is_a_ddpm(tmp_path, data):
+    task = RECIPES["ddpm-large"].task(1, "cpu", 0)
+    images, labels = data.batch(FitOptions(steps=1, batch_size=2), 0, torch.Generator())
+    logged = task.step(images, labels, step=0, rng=torch.Generator().manual_seed(0))
+    assert np.isfinite(logged["loss"])
+    export(task, tmp_path / "x.safetensors", {})
+    generator = load_generator("ddpm", tmp_path / "x.safetensors", options=SamplingOptions(steps=1))
+    assert generator.parameter_count == 4_440_515
+    assert generator.generate(np.array([1]), labels=np.array([3])).shape == (1, 3, 32, 32)
+
+
 @pytest.mark.slow
 def test_a_vae_learns(data):
     task = VAETask(
@@ -183,7 +194,8 @@ def test_preview_grid(tmp_path):
 
 
 def test_each_recipe_trains_a_registered_model():
-    assert set(RECIPES) == {"cgan", "ddpm", "gated-pixelcnn", "sngan", "stylegan", "vae", "vq-vae"}
+    bundled = {"cgan", "ddpm", "gated-pixelcnn", "sngan", "stylegan", "vae", "vq-vae"}
+    assert set(RECIPES) == bundled | {"ddpm-large"}
     for name in RECIPES:
         assert RECIPES[name].name == name
         assert RECIPES[name].steps > 0
