@@ -22,7 +22,8 @@ the tensors do not reveal comes from `--preset NAME`, or from a JSON file beside
 Served as: **native**, a network of evalkit that loads the checkpoints people hold; **diffusers**, a folder of
 that library through `--model diffusers`; **callable**, your own code through `--model pkg.mod:factory`;
 **images**, a folder or archive of samples through `--images`; **pairs**, image to image, through
-`evalkit pairs`. Published scores are quoted for orientation; evalkit measured only what is called so.
+`evalkit pairs`. Published scores are quoted for orientation, some from memory of the papers without
+looking them up again: check the source before citing one. evalkit measured only what is called so.
 """
 _FAMILIES = {
     "gan": "GANs",
