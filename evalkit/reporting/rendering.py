@@ -17,6 +17,7 @@ from evalkit.spec import Scalar
 from evalkit.spreadsheets import FORMULA_STARTS
 
 Format = Literal["table", "md", "csv", "json"]
+Tone = Literal["", "good", "bad", "warning", "dim"]
 FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json")
 DEFAULT_WIDTH = 100
 
@@ -35,11 +36,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one cell shows, whether it is the best of its column, and its footnote marks."""
+    """What one cell shows, whether it is the best of its column, its footnote marks, and its tone."""
 
     text: str
     best: bool = False
     marks: str = ""
+    tone: Tone = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Published tables of records: append-only in, tables and pages out. No torch."""
