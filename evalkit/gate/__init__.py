@@ -1,1 +1,1 @@
-"""The regression gate: is this model worse than that one, beyond chance and beyond what is tolerated? No torch."""
+"""The regression gate: is a model worse than its baseline, beyond chance and beyond the margin? No torch."""

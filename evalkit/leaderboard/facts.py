@@ -1,11 +1,10 @@
-"""A leaderboard as plain frozen facts: what is read from its folder, and what every page and table is made of.
+"""A leaderboard as plain frozen facts: what its folder holds, and what its tables and pages are made of.
 
-    leaderboards/NAME/
-        board.toml             name, title, what it is about: written by hand
-        records/RUN.json       run records, append-only
-        entries/RUN.json       what the record cannot know: trust, source, notes; append-only
-        samples/RUN.webp       a grid of its samples; append-only
-        scores.csv table.csv table.md index.html figures/       built; never edited
+- ``board.toml``: name, title, what it is about; written by hand.
+- ``records/RUN.json``: run records, append-only.
+- ``entries/RUN.json``: what a record cannot know (trust, source, notes), append-only.
+- ``samples/RUN.webp``: a grid of a run's samples, append-only.
+- ``scores.csv``, ``table.csv``, ``table.md``, ``index.html``, ``figures/``: built; never edited.
 """
 
 from __future__ import annotations
