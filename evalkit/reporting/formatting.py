@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TextIO
+from typing import Literal, TextIO
 
 from evalkit.spec import Better
+
+Tone = Literal["", "good", "bad", "warning", "dim"]
 
 ARROWS: Mapping[Better, str] = {"lower": "↓", "higher": "↑"}
 MISSING = "—"
@@ -28,9 +30,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 _MOST_DECIMALS = 5
 
 
+# Cyan and red, and not green and red: the pair stays apart for every kind of colour vision. A tone only
+# repeats what the words say.
+_TONES: Mapping[Tone, str] = {"good": "36", "bad": "31", "warning": "33", "dim": "2"}
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a stream can show: bold text, characters beyond ASCII."""
+    """What a stream can show: ``bold`` text and colours, characters beyond ASCII."""
 
     bold: bool = False
     unicode: bool = True
@@ -39,6 +46,10 @@ class Style:
         """Return ``text`` in bold, where the stream can show it."""
         return f"\x1b[1m{text}\x1b[0m" if self.bold else text
 
+    def toned(self, text: str, tone: Tone) -> str:
+        """Return ``text`` in the colour of ``tone``, where the stream can show it."""
+        return f"\x1b[{_TONES[tone]}m{text}\x1b[0m" if self.bold and tone and text else text
+
     def plain(self, text: str) -> str:
         """Return ``text`` without control characters, and in ASCII where the stream needs it."""
         text = _CONTROL.sub(" ", text)
@@ -46,7 +57,7 @@ class Style:
 
 
 def style_for(stream: TextIO, environ: Mapping[str, str] | None = None) -> Style:
-    """Return the style for ``stream``: bold only on a terminal with ``NO_COLOR`` unset (no-color.org)."""
+    """Return the style for ``stream``: codes only on a terminal with ``NO_COLOR`` unset (no-color.org)."""
     variables = os.environ if environ is None else environ
     bold = stream.isatty() and not variables.get("NO_COLOR") and variables.get("TERM") != "dumb"
     try:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evalkit.errors import InvalidInputError
-from evalkit.reporting.formatting import Style
+from evalkit.reporting.formatting import Style, Tone
 from evalkit.spec import Scalar
 from evalkit.spreadsheets import FORMULA_STARTS
 
 Format = Literal["table", "md", "csv", "json"]
-Tone = Literal["", "good", "bad", "warning", "dim"]
 FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json")
 DEFAULT_WIDTH = 100
 
@@ -87,11 +86,9 @@ def to_terminal(table: Table, *, style: Style | None = None, width: int = DEFAUL
         lines += [*_panel_lines(panel, style), ""]
     any_best = any(cell.best for row in table.rows for cell in row)
     best = f"; {'bold' if style.bold else '•'} best of its column" if any_best else ""
-    lines += _wrapped(style.plain(f"{table.legend}{best}."), width)
-    for fact in table.facts:
-        lines += _wrapped(style.plain(fact), width)
-    for mark, text in table.notes:
-        lines += _wrapped(style.plain(f"{mark} {text}" if mark else text), width)
+    notes = [f"{mark} {text}" if mark else text for mark, text in table.notes]
+    for text in (f"{table.legend}{best}.", *table.facts, *notes):
+        lines += [style.toned(line, "dim") for line in _wrapped(style.plain(text), width)]
     return "\n".join(lines) + "\n"
 
 
@@ -152,7 +149,7 @@ class _Aligned:
         pad = str.rjust if column.align == "right" else str.ljust
         body = []
         for cell, text, mark in zip(cells, texts, marks, strict=True):
-            shown = style.strong(text) if cell.best else text
+            shown = style.toned(style.strong(text) if cell.best else text, cell.tone)
             # Padding is counted on the visible text: escape codes have no width.
             blank = " " * (width - tail - len(text))
             joined = f"{blank}{shown}" if column.align == "right" else shown
@@ -185,7 +182,8 @@ def _panel_lines(panel: Sequence[_Aligned], style: Style) -> list[str]:
     height = max(len(column.head) for column in panel)
     # Headings stand on the rule: the shorter ones get blank lines above.
     heads = [[" " * c.width] * (height - len(c.head)) + list(c.head) for c in panel]
-    rule = style.plain("─") * (sum(column.width for column in panel) + len(_GAP) * (len(panel) - 1))
+    width = sum(column.width for column in panel) + len(_GAP) * (len(panel) - 1)
+    rule = style.toned(style.plain("─") * width, "dim")
     lines = [rule, *(_GAP.join(parts) for parts in zip(*heads, strict=True)), rule]
     lines += [_GAP.join(parts) for parts in zip(*(column.body for column in panel), strict=True)]
     return [line.rstrip() for line in [*lines, rule]]

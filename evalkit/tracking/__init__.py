@@ -1,1 +1,1 @@
-"""Records to experiment trackers, after the local file; a tracker's failure warns and changes nothing. No torch."""
+"""Records to experiment trackers, after the local file; a failing tracker warns, no more. No torch."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import pytest
 
@@ -156,3 +157,17 @@ def test_every_format_ends_with_one_newline(form):
     text = render(table(), form)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
+
+
+def test_tones_are_shown_on_a_terminal_only_and_move_nothing():
+    rows = (
+        (Cell("a", tone="bad"), Cell("1.0 ± 0.1", best=True, tone="good"), Cell("2", tone="warning")),
+        (Cell("b"), Cell("20.0 ± 0.1"), Cell("3")),
+    )
+    toned = to_terminal(table(rows=rows), style=Style(bold=True))
+    assert "\x1b[31ma\x1b[0m" in toned
+    assert "\x1b[36m\x1b[1m1.0 ± 0.1\x1b[0m\x1b[0m" in toned
+    assert "\x1b" not in to_terminal(table(rows=rows))
+    bare = re.sub(r"\x1b\[\d*m", "", toned)
+    plain_rows = tuple(tuple(Cell(cell.text, best=cell.best) for cell in row) for row in rows)
+    assert bare == re.sub(r"\x1b\[\d*m", "", to_terminal(table(rows=plain_rows), style=Style(bold=True)))
