@@ -391,6 +391,8 @@ class Metric(ABC):
     needs_labels: ClassVar[bool] = False
     needs_prompts: ClassVar[bool] = False
     reads: ClassVar[Reads] = "images"
+    any_count: ClassVar[bool]
+    step: ClassVar[float] = 0.0
     about: ClassVar[About]
     laws: ClassVar[frozenset[str]]
 
@@ -415,6 +417,11 @@ class Metric(ABC):
 
         A metric that does not read images names the head of its probe.
         """
+
+    @property
+    def watched(self) -> Metric:
+        """What is computed while images still come: itself, or what it estimates at random, exactly."""
+        return self
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from evalkit.console import Console
 from evalkit.core import Extractor, Probe
-from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract, state_store
+from evalkit.extraction import (
+    AfterShard,
+    Extracted,
+    Interrupted,
+    Job,
+    default_batch_size,
+    extract,
+    state_store,
+)
 from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
-from evalkit.measurement import Materials, measure, protocol_info
+from evalkit.measurement import Decided, Materials, Watch, measure, protocol_info
 from evalkit.plan import DEFAULT_HELD_OUT, AtHand, Network, Plan, Planned, make_plan
 from evalkit.probing import BuiltProbe, with_probes
 from evalkit.provenance import environment
@@ -27,7 +34,7 @@ from evalkit.runtime import resolve_device
 from evalkit.shards import ShardLayout
 from evalkit.sources.fixed_blocks import BLOCK
 from evalkit.subject_opening import open_subject, prompts_of, unblocked
-from evalkit.subjects import Subject
+from evalkit.subjects import Subject, is_labelled, number_of_classes
 from evalkit.throughput import WarmUp, performance, warm_up
 
 STATE_FOLDER = "state"
@@ -43,18 +50,30 @@ class _Run:
     device: torch.device
     console: Console
     stop: Callable[[], int]
+    watch: Watch | None = None
 
-    def extract(self, job: Job, title: str) -> tuple[Extracted, ...]:
+    def extract(
+        self, job: Job, title: str, *, after_shard: AfterShard | None = None
+    ) -> tuple[Extracted, ...]:
         """Go through a job under a progress bar, and tell what was reused and mended."""
         with self.console.progress(title, job.layout.count) as progress:
-            done = extract(job, progress=progress, stop=self.stop)
+            done = extract(job, progress=progress, stop=self.stop, after_shard=after_shard)
         for extracted in done:
             console_warnings(extracted, self.console)
         return done
 
 
-def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = lambda: 0) -> RunRecord:
+def run(
+    request: ScoreRequest,
+    *,
+    console: Console,
+    stop: Callable[[], int] = lambda: 0,
+    watch: Watch | None = None,
+) -> RunRecord:
     """Score one subject and write its record below ``request.out``; resumes what an earlier run began.
+
+    ``stop`` returns the number of a signal that arrived, or 0. ``watch`` may end the run early: its record is
+    ``partial`` then, holds no scores, and its notes say why.
 
     Raises:
         EvalkitError: see :mod:`evalkit.errors`; on an interruption the record is written as ``partial``.
@@ -67,27 +86,60 @@ def run(request: ScoreRequest, *, console: Console, stop: Callable[[], int] = la
     plan = make_plan(request.protocol, request=request, notify=console.note)
     subject = open_subject(request, plan, device=device, console=console)
     extractors = {network: _extractor(request, network, device) for network in plan.networks}
-    job = _Run(request, subject, extractors, device, console, stop)
+    job = _Run(request, subject, extractors, device, console, stop, watch)
     plan, probes = with_probes(plan, subject, request=request, device=device, notify=console.note)
     record = _started(job, plan, probes)
     path = request.out / f"{record.run_id}.json"
     record.write(path)
     try:
         record = _scored(job, plan, probes, record)
+    except Decided as decided:
+        record = replace(record, status="partial", notes=str(decided))
     except BaseException as error:
         status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
         replace(record, status=status, duration_seconds=time.monotonic() - started, notes=str(error)).write(
             path
         )
         raise
-    record = replace(record, status="complete", duration_seconds=round(time.monotonic() - started, 3))
+    record = replace(record, duration_seconds=round(time.monotonic() - started, 3))
     record.write(path)
     return record
 
 
 def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record: RunRecord) -> RunRecord:
     """References, the one pass, the probes, the scores."""
-    subject, extractors = job.subject, job.extractors
+    subject = job.subject
+    plan, materials = _at_hand(job, plan)
+    record = replace(
+        record,
+        data=_data(materials.references.get(plan.headline)),
+        protocol=protocol_info(plan, subject, materials=materials, probes=probes),
+    )
+    if job.watch:
+        job.watch.begin(record, subject, plan, materials)
+    warm = warm_up(unblocked(subject), job.device) if subject.generator and plan.networks else None
+    materials = replace(
+        materials,
+        lanes=_one_pass(job, plan, materials),
+        probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
+    )
+    # What the images themselves met: pictures that a safety checker blacked out, for example.
+    met: tuple[str, ...] = getattr(subject.generator, "warnings", ())
+    for text in met:
+        job.console.note(text)
+    return replace(
+        record,
+        status="complete",
+        warnings=(*record.warnings, *met),
+        protocol=protocol_info(plan, subject, materials=materials, probes=probes),
+        results=measure(plan, materials, probes, notify=job.console.note),
+        **_speed(job, plan, materials, warm),
+    )
+
+
+def _at_hand(job: _Run, plan: Plan) -> tuple[Plan, Materials]:
+    """Return what can be measured, and everything it reads but the images of the subject."""
+    subject = job.subject
     references = _references(job, plan, held_out=False)
     held_out = _references(job, plan, held_out=True)
     references |= {network: references[network].with_held_out(held) for network, held in held_out.items()}
@@ -97,37 +149,21 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         held_out=held_out,
         labelled=plan.needs_labels and is_labelled(subject),
         prompted=job.request.prompts is not None,
-        classes=_number_of_classes(subject),
+        classes=number_of_classes(subject),
     )
     plan = plan.feasible(found, notify=job.console.note)
-    prompts = prompts_of(job.subject, request=job.request)
-    record = replace(record, data=_data(references.get(plan.headline)))
-    warm = warm_up(unblocked(subject), job.device) if subject.generator and plan.networks else None
-    materials = Materials(
-        lanes=_one_pass(job, plan),
-        probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
-        extractors=extractors,
+    return plan, Materials(
+        extractors=job.extractors,
         references=references,
         held_out=held_out,
-        prompts=prompts,
+        prompts=prompts_of(subject, request=job.request),
         class_names=subject.class_names,
         drawn=subject.generator is not None,
     )
-    # What the images themselves met: pictures that a safety checker blacked out, for example.
-    met: tuple[str, ...] = getattr(subject.generator, "warnings", ())
-    for text in met:
-        job.console.note(text)
-    return replace(
-        record,
-        warnings=(*record.warnings, *met),
-        protocol=protocol_info(plan, subject, materials=materials, probes=probes),
-        results=measure(plan, materials, probes, notify=job.console.note),
-        **_speed(job, plan, materials, warm),
-    )
 
 
-def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
-    """Read every image once, through every network."""
+def _one_pass(job: _Run, plan: Plan, materials: Materials) -> dict[Network, Extracted]:
+    """Read every image once, through every network, under the eyes of the watch."""
     if not plan.networks:
         return {}
     source, request = job.subject.source, job.request
@@ -148,7 +184,13 @@ def _one_pass(job: _Run, plan: Plan) -> dict[Network, Extracted]:
         bitwise=request.strict,
     )
     used = [network for network in job.extractors if network in plan.networks]
-    return dict(zip(used, job.extract(work, _title(job.subject)), strict=True))
+    watch = job.watch
+
+    def look(done: Sequence[Extracted]) -> None:
+        if watch is not None:
+            watch.look(replace(materials, lanes=dict(zip(used, done, strict=True))))
+
+    return dict(zip(used, job.extract(work, _title(job.subject), after_shard=look), strict=True))
 
 
 def _probe_pass(job: _Run, planned: Planned, probe: Probe) -> Extracted:
@@ -207,19 +249,6 @@ def _references(job: _Run, plan: Plan, *, held_out: bool) -> dict[Network, Refer
             extract_images=lambda work, title: job.extract(work, title)[0],
         )
     return resolved
-
-
-def is_labelled(subject: Subject) -> bool:
-    """Whether every image has a class: those of a conditional model, or files in folders of classes."""
-    if subject.generator is not None:
-        return subject.generator.num_classes > 0
-    return subject.source.read(np.zeros(1, dtype=np.int64)).labels is not None
-
-
-def _number_of_classes(subject: Subject) -> int | None:
-    if subject.generator is not None:
-        return subject.generator.num_classes
-    return len(subject.class_names) if subject.class_names else None
 
 
 def _speed(job: _Run, plan: Plan, materials: Materials, warm: WarmUp | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from evalkit.shards import ShardLayout, ShardResult, ShardStore
 from evalkit.spec import sha256_of
 
 Progress = Callable[[int], None]
+AfterShard = Callable[[Sequence["Extracted"]], None]
 _KEY = 16
 
 
@@ -83,7 +84,7 @@ class Job:
 
 @dataclass(slots=True)
 class Extracted:
-    """Every shard of one lane, and how it went."""
+    """Every shard of one lane (in order, so far, while images still come), and how it went."""
 
     layout: ShardLayout
     shards: list[ShardResult] = field(default_factory=list)
@@ -107,7 +108,7 @@ class Extracted:
         return sizes.pop() if len(sizes) == 1 else None
 
     def blocks(self, *, contiguous: bool) -> tuple[IndexArray, ...]:
-        """Return the indices of each jackknife block.
+        """Return the indices of each jackknife block: of those that are whole, while images still come.
 
         Contiguous blocks are runs of shards, for images that are independent draws in index order; the
         others are a fixed random partition, for files, whose order often follows their classes.
@@ -116,6 +117,7 @@ class Extracted:
             return tuple(
                 np.concatenate([self.layout.indices(shard) for shard in block])
                 for block in self.layout.blocks()
+                if block.stop <= len(self.shards)
             )
         order = stream(0, "block").permutation(self.layout.count)
         return tuple(np.sort(part) for part in np.array_split(order, len(self.layout.blocks())))
@@ -144,13 +146,16 @@ def state_store(state: Path, source: ImageSource, extractor: Extractor, layout: 
     return ShardStore(state / f"{images}-{network}-{layout.shard_size}")
 
 
-def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> tuple[Extracted, ...]:
+def extract(
+    job: Job, *, progress: Progress, stop: Callable[[], int], after_shard: AfterShard | None = None
+) -> tuple[Extracted, ...]:
     """Compute every shard that is not there yet, in order, and return all of them, lane by lane.
 
     Args:
         job: what to extract.
         progress: called with the number of images done, batch by batch.
         stop: returns the number of a signal that arrived, or 0; asked after each batch.
+        after_shard: shown what there is after each whole shard; may raise to end the pass there.
 
     Raises:
         Interrupted: ``stop`` said so; whole shards are kept.
@@ -168,6 +173,8 @@ def extract(job: Job, *, progress: Progress, stop: Callable[[], int]) -> tuple[E
                 lane.store.clear()
         for shard in range(job.layout.shards):
             _add_shard(job, shard, done, progress=progress, stop=stop)
+            if after_shard is not None:
+                after_shard(done)
     return done
 
 

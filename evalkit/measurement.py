@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from evalkit.metrics import compute_all
 from evalkit.plan import Network, Plan, Planned
 from evalkit.probing import BuiltProbe
 from evalkit.protocol import EvalProtocol, MeasuredMetric
-from evalkit.record import MetricResult, ProtocolInfo
+from evalkit.record import MetricResult, ProtocolInfo, RunRecord
 from evalkit.references import Reference
 from evalkit.seeding import SEED_SCHEME, stream
 from evalkit.spec import Spec, sha256_of
@@ -44,6 +44,26 @@ class Materials:
     held_out: Mapping[Network, Reference] = field(default_factory=dict)
     prompts: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+
+
+class Decided(Exception):  # noqa: N818 - no error: a run has answered what it was asked before its end
+    """What a :class:`Watch` raises when it has seen enough; every whole shard is kept."""
+
+
+class Watch(Protocol):
+    """Follows a run while its images come, and may end it before the last; see :mod:`evalkit.anytime`."""
+
+    def begin(self, record: RunRecord, subject: Subject, plan: Plan, materials: Materials) -> None:
+        """See what will be measured before anything is sampled; ``record`` has no scores yet."""
+        ...
+
+    def look(self, materials: Materials) -> None:
+        """See what there is after each whole shard.
+
+        Raises:
+            Decided: no more images are needed.
+        """
+        ...
 
 
 def by_class_names(features: FeatureSet, ours: tuple[str, ...] | None, theirs: tuple[str, ...]) -> FeatureSet:

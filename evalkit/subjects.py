@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from evalkit.core import Generator, ImageSource, Translator
@@ -199,6 +200,20 @@ def open_translation(
         dtype=sampling.dtype if native else None,
     )
     return replace(images, info=info, source=source)
+
+
+def is_labelled(subject: Subject) -> bool:
+    """Whether every image has a class: those of a conditional model, or files in folders of classes."""
+    if subject.generator is not None:
+        return subject.generator.num_classes > 0
+    return subject.source.read(np.zeros(1, dtype=np.int64)).labels is not None
+
+
+def number_of_classes(subject: Subject) -> int | None:
+    """Return how many classes the labels count, where that is known."""
+    if subject.generator is not None:
+        return subject.generator.num_classes
+    return len(subject.class_names) if subject.class_names else None
 
 
 def _open_images(

@@ -30,6 +30,7 @@ from evalkit.cli.options import (
     take_pair_outputs,
     take_sampling_options,
 )
+from evalkit.cli.until_decided import take_until_decided, until_decided_options
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -160,8 +161,17 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @out_option("Folder of records and of the state a killed run resumes from.")
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
 @pair_output_options("Of --task reconstruct. ")
+@until_decided_options
+@click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    metavar="TRACKER",
+    help="Also send each record to a tracker: jsonl:PATH, mlflow[:URI], wandb[:PROJECT], tensorboard:DIR or "
+    "dvc:DIR; repeatable. One that fails warns and changes nothing; see `evalkit log`.",
+)
 @format_option
-def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> None:  # noqa: ANN401
+def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> int:  # noqa: ANN401
     """Score a model's samples, or a folder of images, against a reference.
 
     \b
@@ -170,21 +180,32 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     evalkit score --model cgan --model vae --model ddpm
     evalkit score --images samples.zip --reference real/
     evalkit score --task reconstruct --model vae --images photos/
+    evalkit score --model ddpm --ckpt x.pt --until-decided --baseline runs/old.json --rule "kd rel=5%"
 
     The same command continues where an earlier one was stopped.
     """
     from evalkit.cli.console import StderrConsole, signals  # noqa: PLC0415 - loads torch
+    from evalkit.tracking import log_record, parse_trackers  # noqa: PLC0415 - not for --help
 
+    trackers = parse_trackers(flags.pop("trackers"))
+    deciding = take_until_decided(flags, models=len(models))
+    if deciding and trackers:
+        raise UsageError("--log does not go with --until-decided", hint="evalkit log RECORD --to TRACKER")
     scoring = _scoring(flags.pop("task"), flags, models=len(models))
     requests = _requests(models, ckpts, flags)
     records: list[RunRecord] = []
     with signals() as stop, StderrConsole() as console:
         for request in requests:
-            scoring.check(request)
+            (deciding or scoring).check(request)
+        if deciding:
+            return deciding.run(requests[0], console=console, stop=stop, output_format=output_format)
         for request in requests:
             records.append(scoring.run(request, console=console, stop=stop))
-            console.note(f"record: {request.out / records[-1].run_id}.json")
+            path = request.out / f"{records[-1].run_id}.json"
+            console.note(f"record: {path}")
+            log_record(records[-1], trackers, path=path, notify=console.note)
     click.echo(_render(records, output_format), nl=False)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,9 @@ class Quantity:
         se: standard error, and ``degrees`` its degrees of freedom; None where there is no error bar.
         loo: leave-one-block-out values in block order, ``sizes`` the images of each block; may be empty.
         n: generated images, 0 for a quantity of speed.
+        conditions: what a speed was measured with (device, batch size …) as (name, value): speeds of other
+            conditions do not compare.
+        warnings: sentences that a reader must see beside the number.
     """
 
     metric: str
@@ -86,6 +89,8 @@ class Quantity:
     loo: tuple[float, ...] = ()
     sizes: tuple[int, ...] = ()
     n: int = 0
+    conditions: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ class AuthPct(Metric):
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
+    any_count: ClassVar[bool] = True
+    step: ClassVar[float] = 100.0
     about: ClassVar[About] = About(
         meaning="Percentage of generated images that lie farther from their nearest training image than "
         "that training image lies from its own nearest neighbour. A low value says that samples crowd "

@@ -39,6 +39,8 @@ class ClassAccuracy(Metric):
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    any_count: ClassVar[bool] = True
+    step: ClassVar[float] = 1.0
     laws: ClassVar[frozenset[str]] = frozenset(
         {"ignores_reference", "order_invariant", "non_negative", "at_most_one"}
     )

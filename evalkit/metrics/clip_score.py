@@ -51,6 +51,7 @@ class ClipScore(Metric):
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
     needs_prompts: ClassVar[bool] = True
+    any_count: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "order_invariant"})
     about: ClassVar[About] = About(
         meaning="How well each image fits the text that it was made from, judged by CLIP: the cosine between "

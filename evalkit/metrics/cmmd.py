@@ -32,6 +32,7 @@ class GaussianKernelDistance(Metric):
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
+    any_count: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset(
         {
             "ranks_fidelity",

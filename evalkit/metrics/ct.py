@@ -34,6 +34,7 @@ class DataCopying(Metric):
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
     needs_held_out: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="Whether generated images lie closer to the training images than held-out real images do, "
         "as a z score. Clearly negative: training images were copied. Clearly positive: samples lie "

@@ -35,6 +35,7 @@ class ClipDirectional(Metric):
     needs_reference: ClassVar[bool] = False
     needs_prompts: ClassVar[bool] = True
     reads: ClassVar[Reads] = "pairs"
+    any_count: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "order_invariant", "at_most_one"})
     about: ClassVar[About] = About(
         meaning="Whether an edit moved the image, in CLIP's space, the way in which the captions before and "

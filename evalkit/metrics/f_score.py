@@ -27,6 +27,7 @@ class FScore(NeighbourMetric):
 
     name: ClassVar[str] = "f-score"
     title: ClassVar[str] = "F score"
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="Precision and recall in one number, high only where both are: (1 + beta^2) P R / (beta^2 "
         "P + R). Low: implausible images, missing variety, or both.",

@@ -35,6 +35,7 @@ class FeatureLikelihoodDivergence(Metric):
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
     needs_held_out: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="How much less likely held-out real images are under a density that stands on the samples "
         "than under one that stands on training images. It sees all three: fidelity, diversity and novelty.",

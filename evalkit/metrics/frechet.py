@@ -69,6 +69,7 @@ class FrechetDistance(Metric):
     title: ClassVar[str] = "Fréchet distance"
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="How far the mean and covariance of the generated images' features lie from the real ones': "
         "low when images are both realistic and as varied as the reference.",

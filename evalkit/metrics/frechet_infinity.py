@@ -60,6 +60,7 @@ class FrechetInfinity(Metric):
     title: ClassVar[str] = "Fréchet distance at infinity"
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="The Fréchet distance that infinitely many images would have against the same reference: "
         "unlike the distance itself it can be compared between different numbers of images.",

@@ -33,6 +33,7 @@ class InceptionScoreMetric(Metric):
     title: ClassVar[str] = "Inception score"
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="How sure a classifier is about each image and how many classes it sees in all of them: high "
         "where every image is clearly something and the set holds many things.",

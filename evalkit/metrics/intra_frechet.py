@@ -45,6 +45,7 @@ class IntraFrechetDistance(Metric):
     needs_reference: ClassVar[bool] = True
     needs_groups: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]] = frozenset(
         {
             "ranks_fidelity",

@@ -40,6 +40,7 @@ class MemorisationInformedDistance(Metric):
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
+    any_count: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]] = frozenset(
         {
             "ranks_fidelity",

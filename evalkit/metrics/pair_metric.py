@@ -31,6 +31,7 @@ class PairMetric(Metric):
 
     needs_reference: ClassVar[bool] = False  # every row already compares with its own reference image
     reads: ClassVar[Reads] = "pairs"
+    any_count: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "order_invariant"})
     unbounded: ClassVar[bool] = False
     """Whether equal images give an infinite value."""

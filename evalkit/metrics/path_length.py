@@ -49,6 +49,7 @@ class PerceptualPathLength(Metric):
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = False
     reads: ClassVar[Reads] = "paths"
+    any_count: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "order_invariant", "non_negative"})
     about: ClassVar[About] = About(
         meaning="How much the image changes, to the eye of a network, for a small step in latent space. A "

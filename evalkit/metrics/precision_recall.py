@@ -147,6 +147,8 @@ class Precision(NeighbourMetric):
 
     name: ClassVar[str] = "precision"
     title: ClassVar[str] = "Precision"
+    any_count: ClassVar[bool] = True
+    step: ClassVar[float] = 1.0
     about: ClassVar[About] = About(
         meaning="Share of generated images that look like real ones: they lie in the reference manifold. "
         "Low: implausible images.",
@@ -177,6 +179,7 @@ class Recall(NeighbourMetric):
 
     name: ClassVar[str] = "recall"
     title: ClassVar[str] = "Recall"
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="Share of real images that the model can make something like: they lie in the generated "
         "manifold. Low: missing variety.",
@@ -206,6 +209,8 @@ class Density(NeighbourMetric):
 
     name: ClassVar[str] = "density"
     title: ClassVar[str] = "Density"
+    any_count: ClassVar[bool] = True
+    step: ClassVar[float] = 1.0
     about: ClassVar[About] = About(
         meaning="How many reference balls a generated image lies in, over k: fidelity that counts dense "
         "regions more and outliers less than precision does.",
@@ -233,6 +238,7 @@ class Coverage(NeighbourMetric):
 
     name: ClassVar[str] = "coverage"
     title: ClassVar[str] = "Coverage"
+    any_count: ClassVar[bool] = False
     about: ClassVar[About] = About(
         meaning="Share of real images with a generated image nearby: diversity, by balls of the real "
         "images only, so that scattered samples cannot raise it. Low: missing variety.",

@@ -33,6 +33,8 @@ class Realism(Metric):
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = True
     needs_bank: ClassVar[bool] = True
+    any_count: ClassVar[bool] = True
+    step: ClassVar[float] = 1.0
     about: ClassVar[About] = About(
         meaning="Share of generated images whose realism score R is 1 or more: they lie within the half of "
         "the reference balls that are smallest, where real images are dense. A low share means images "

@@ -59,6 +59,7 @@ class LinearSeparability(Metric):
     better: ClassVar[Better] = "lower"
     needs_reference: ClassVar[bool] = False
     reads: ClassVar[Reads] = "latents"
+    any_count: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]] = frozenset({"ignores_reference", "order_invariant", "at_least_one"})
     about: ClassVar[About] = About(
         meaning="How much is left to know of an image's attributes after a straight cut through the latent "

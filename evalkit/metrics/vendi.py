@@ -32,6 +32,7 @@ class VendiMetric(Metric):
     title: ClassVar[str] = "Vendi score"
     better: ClassVar[Better] = "higher"
     needs_reference: ClassVar[bool] = False
+    any_count: ClassVar[bool] = False
     laws: ClassVar[frozenset[str]] = frozenset(
         {"ranks_diversity", "ignores_reference", "at_least_one", "order_invariant"}
     )

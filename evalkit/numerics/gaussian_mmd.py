@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, same_width
 from evalkit.numerics.directions import unit_rows
+from evalkit.numerics.remembered import remembered
 
 TILE = 1024  # rows of a kernel tile: 8 MiB in float64
 
@@ -112,7 +113,7 @@ def gaussian_sums(
     return GaussianSums(
         within=within,
         across=np.asarray([_sum_pairs(part, other, scale) for part in parts]),
-        reference_mean=_sum_own(other, scale) / len(other) ** 2,
+        reference_mean=_sum_of_reference(other, scale) / len(other) ** 2,
         sizes=np.asarray([len(part) for part in parts], dtype=np.int64),
         n_reference=len(other),
     )
@@ -141,6 +142,9 @@ def _sum_own(x: Float64Array, scale: float) -> float:
         tile = x[start : start + TILE]
         total += _tile_sum(tile, tile, scale, own=True) + 2 * _sum_pairs(tile, x[start + TILE :], scale)
     return total
+
+
+_sum_of_reference = remembered(_sum_own)
 
 
 def _sum_pairs(x: Float64Array, y: Float64Array, scale: float) -> float:

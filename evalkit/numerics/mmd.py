@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, FloatArray, checked_features, same_width
+from evalkit.numerics.remembered import remembered
 
 TILE = 1024  # rows of a Gram tile: 8 MiB in float64
 
@@ -120,7 +121,7 @@ def kernel_sums(blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.gen
     return KernelSums(
         within=within,
         across=np.asarray([_sum_pairs(part, other) for part in parts]),
-        reference_mean=_sum_distinct(other) / (len(other) * (len(other) - 1)),
+        reference_mean=_sum_of_reference(other) / (len(other) * (len(other) - 1)),
         sizes=np.asarray([len(part) for part in parts], dtype=np.int64),
         n_reference=len(other),
     )
@@ -183,6 +184,9 @@ def _sum_distinct(x: FloatArray) -> float:
         total += _tile_sum(tile, tile, distinct=True)
         total += 2 * _sum_pairs(tile, x[start + TILE :])
     return total
+
+
+_sum_of_reference = remembered(_sum_distinct)
 
 
 def _sum_pairs(x: FloatArray, y: FloatArray) -> float:

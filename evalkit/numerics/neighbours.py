@@ -25,6 +25,7 @@ from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float32Array, Float64Array, checked_features, same_width
 from evalkit.numerics.distances import euclidean_distances, tile_rows
 from evalkit.numerics.occupancy import Occupancy
+from evalkit.numerics.remembered import remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,7 @@ class _Tally:
         )
 
 
+@remembered
 def ball_radii(x: Float64Array, k: int) -> Float32Array:
     """Distance of each row of ``x`` ``[n, d]`` to its k-th nearest other row, ``[n]``; ``n > k``."""
     return _kth(_block_neighbours(x, [0, len(x)], k), k)

@@ -35,7 +35,7 @@ def require_comparable(records: Sequence[RunRecord]) -> None:
         lines += [f"  {name}: {one} against {other}" for name, (one, other) in differing.items()]
         if not differing:
             lines.append("  the fingerprints differ, though no recorded field does")
-        hints.append(f"to compare {here} with {there}, {_remedy(differing, target)}")
+        hints.append(f"to compare {here} with {there}, {remedy(differing, target)}")
     raise NotComparableError(
         "\n".join(["scores of different protocols do not compare", *lines]), hint="\n".join(hints)
     )
@@ -47,7 +47,7 @@ def differing_fields(one: Mapping[str, object], other: Mapping[str, object]) -> 
     _collapse_missing_items(first, second)
     names = sorted(first.keys() | second.keys())
     pairs = {name: (first.get(name, _ABSENT), second.get(name, _ABSENT)) for name in names}
-    return {name: (_short(a), _short(b)) for name, (a, b) in pairs.items() if a != b}
+    return {name: (short(a), short(b)) for name, (a, b) in pairs.items() if a != b}
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
@@ -75,7 +75,8 @@ def _item_name(item: Mapping[str, object]) -> str:
     return "@".join(str(item[key]) for key in ("name", "head") if key in item)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a value of a protocol as text of at most 60 characters; of a digest both ends."""
     return text if len(text) <= _LONGEST else f"{text[:12]}…{text[-12:]}"
 
 
@@ -85,7 +86,7 @@ def _names(record: RunRecord, target: RunRecord) -> tuple[str, str]:
     return f"{record.model.id} ({record.run_id})", f"{target.model.id} ({target.run_id})"
 
 
-def _remedy(differing: Mapping[str, tuple[str, str]], target: RunRecord) -> str:
+def remedy(differing: Mapping[str, tuple[str, str]], target: RunRecord) -> str:
     """Return the flags, and the conditions no flag can meet, that give the protocol of ``target``."""
     topics = {name.partition(".")[0].partition("[")[0] for name in differing}
     flags, others = [], []
