@@ -103,6 +103,14 @@ def test_the_same_checkpoint_passes_at_the_first_look(folder, baseline, tmp_path
     assert "saved (69%)" in render(decision_table(decision), "table")
 
 
+def test_evaluations_are_counted_only_while_images_are_drawn(folder, baseline, tmp_path):
+    """A finished record tells its NFE, a run that begins does not: they are still the same images."""
+    record = RunRecord.read(baseline)
+    replace(record, sampling=replace(record.sampling, nfe=20)).write(tmp_path / "counted.json")
+    decision = _decide(_request(folder, tmp_path), tmp_path / "counted.json", "precision")
+    assert (decision.report.status, decision.drawn) == ("pass", 80)
+
+
 def test_no_margin_is_enough_for_the_very_same_images(folder, baseline, tmp_path):
     decision = _decide(_request(folder, tmp_path), baseline, "precision")
     assert decision.report.status == "pass"

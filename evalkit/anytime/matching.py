@@ -56,6 +56,16 @@ def paired_run(baseline: Baseline, candidate: RunRecord) -> RunRecord:
     return target
 
 
+def same_images(candidate: RunRecord, target: RunRecord) -> bool:
+    """Whether both runs draw the very same images: one checkpoint, one sampler, the same seeds."""
+    ours, theirs = candidate.sampling, target.sampling
+    if ours is None or theirs is None or candidate.model.sha256 is None:
+        return False
+    weights = [(run.model.sha256, run.model.revision, run.model.dtype) for run in (candidate, target)]
+    # Evaluations are counted while images are drawn: none are yet.
+    return weights[0] == weights[1] and replace(ours, nfe=None) == replace(theirs, nfe=None)
+
+
 def block_sizes(count: int) -> tuple[int, ...]:
     """Return the images of each block of a plan.
 

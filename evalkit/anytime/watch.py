@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from evalkit.anytime.matching import block_sizes, check_size, expected, metric_of, paired_run
+from evalkit.anytime.matching import (
+    block_sizes,
+    check_size,
+    expected,
+    metric_of,
+    paired_run,
+    same_images,
+)
 from evalkit.errors import NotComparableError, NothingMeasuredError
 from evalkit.gate.baselines import find_baseline, side_of
 from evalkit.gate.differences import margin_of, worse_by
 from evalkit.gate.facts import GateReport, GateSpec, Quantity, Rule, RuleOutcome, Side, Status
 from evalkit.gate.quantities import full_name, pick, quantities
 from evalkit.gate.rules import default_rules, rule_text
-from evalkit.gate.subjects import identity
 from evalkit.measurement import Decided, Materials, measure
 from evalkit.numerics.arrays import Float64Array
 from evalkit.numerics.sequential import FEWEST_BLOCKS, Look, look, pseudo_values, student_boundary
@@ -138,8 +144,7 @@ class BlockWatch:
             )
         self._warnings += baseline.notes
         self.rules = [self._watched(rule, target, plan, materials) for rule in self.spec.rules]
-        same = identity(candidate)
-        if same is not None and same == identity(target):
+        if same_images(candidate, target):
             for each in self.rules:
                 each.step = 0.0  # blocks of the very same images differ by nothing, and that is certain
         self._plan = replace(plan, metrics=tuple(each.planned for each in self.rules), everything=False)

@@ -35,8 +35,8 @@ class RealTrials:
         name: the rule, or :data:`TOGETHER` or :data:`DEFAULT`.
         alpha: level of the gate.
         alarms: regressions found where there are none; ``improvements`` likewise to the better.
-        spread: standard deviation of the differences; ``stderr`` the root mean square of their error bars,
-            which should equal it. None where a gate has several rules or no error bar.
+        spread: standard deviation of the differences, from that of all runs; ``stderr`` the root mean square
+            of their error bars, which should equal it. None where a gate has several rules or no error bar.
         caught: of the same pairs with one side made worse by two margins of five standard deviations each;
             None where nothing varies.
         errors: which error bar was used: paired, unpaired …
@@ -122,16 +122,19 @@ def _require_known(rules: Sequence[Rule], record: RunRecord) -> None:
 def _of_rule(rule: Rule, pairs: Sequence[tuple[RunRecord, RunRecord]], alpha: float) -> RealTrials:
     reports = [judged(candidate, baseline, (rule,), alpha) for baseline, candidate in pairs]
     outcomes = [report.outcomes[0] for report in reports]
-    differences = [outcome.difference for outcome in outcomes if outcome.difference is not None]
-    errors = [outcome.se for outcome in outcomes if outcome.se is not None]
-    spread = math.sqrt(float(np.square(differences).mean())) if differences else None
+    # All runs are independent: their own spread is known twice as well as that of the pairs' differences.
+    found = [pick(quantities(record), rule) for pair in pairs for record in pair]
+    values = [quantity.value for quantity in found if quantity is not None]
+    errors = [quantity.se for quantity in found if quantity is not None and quantity.se is not None]
+    spread = math.sqrt(2) * float(np.std(values, ddof=1))
+    uses_errors = errors and any(outcome.se is not None for outcome in outcomes)
     return RealTrials(
         name=_shown(rule),
         alpha=alpha,
         alarms=_rate(reports, "regression"),
         improvements=Rate(sum(outcome.improved for outcome in outcomes), len(outcomes)),
         spread=spread,
-        stderr=math.sqrt(float(np.square(errors).mean())) if errors else None,
+        stderr=math.sqrt(2 * float(np.square(errors).mean())) if uses_errors else None,
         caught=_caught(rule, pairs, alpha, spread) if spread and rule.band is None else None,
         errors=", ".join(sorted({outcome.errors for outcome in outcomes})),
     )

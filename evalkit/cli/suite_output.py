@@ -73,9 +73,8 @@ def report(found: Suite, outcome: Outcome, orders: Orders, output_format: Format
             err=True,
         )
     if tables:
-        click.echo(
-            f"evalkit: tables in {orders.folder}/{{{','.join(t.stem for t in tables)}}}.{{md,csv}}", err=True
-        )
+        stems = ", ".join(made.stem for made in tables)
+        click.echo(f"evalkit: wrote {stems} (.md and .csv) in {orders.folder}", err=True)
     elif not outcome.exit_code:
         raise NothingMeasuredError("no run has a record")
     return outcome.exit_code

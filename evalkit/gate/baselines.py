@@ -3,7 +3,7 @@
     candidate = find_candidate(Path("evalkit-runs"))
     baseline = find_baseline("leaderboards/cifar10-jpeg/scores.csv#ddpm", candidate)
 
-Accepted trade-offs: of a folder with several models the records of the candidate's own model come first,
+Accepted trade-offs: of a folder with several models only the records of the candidate's own model count,
 since a board's newest row is seldom what a model was before.
 """
 
@@ -26,6 +26,8 @@ ACCEPTED = "accepted.jsonl"
 """In a folder of records: a JSON object a line, with the ``run_id`` of an accepted baseline, and with
 ``old_run_id`` of the one that it took the place of."""
 
+# Models that an error names before it says that there are more.
+_NAMED = 8
 _HINT = "evalkit score writes records below --out (default evalkit-runs/)"
 
 
@@ -83,11 +85,12 @@ def find_baseline(ref: str | Path, candidate: Sequence[RunRecord]) -> Baseline:
     """Return the baseline that ``ref`` names: a record, a folder of records, or ``scores.csv#model``.
 
     Of a folder that holds :data:`ACCEPTED` it is the run accepted last. Else it is the newest complete record
-    with the candidate's fingerprint, of the candidate's own model where there is one; without any, the newest
-    complete record, so that a gate can say what differs. The candidate itself does not count.
+    with the candidate's fingerprint, of the candidate's own model where there are several; without any of
+    that fingerprint, the newest complete record, so that a gate can say what differs. The candidate itself
+    does not count.
 
     Raises:
-        NothingMeasuredError: nothing is there, or nothing but the candidate, or no such model.
+        NothingMeasuredError: nothing is there, or nothing but the candidate, or several other models.
         UsageError: a CSV file without ``#model``.
         InvalidInputError: a file is no record or no leaderboard, or holds NaN.
     """
@@ -161,13 +164,17 @@ def _newest(
         raise NothingMeasuredError(f"{less} in {folder}: there is no baseline yet", hint=_HINT)
     fingerprint, model = candidate[0].protocol.fingerprint, candidate[0].model.id
     comparable = [pair for pair in complete if pair[0].protocol.fingerprint == fingerprint] or complete
-    chosen = next((pair for pair in comparable if pair[0].model.id == model), comparable[0])
-    models = {record.model.id for record, _ in comparable}
+    models = sorted({record.model.id for record, _ in comparable})
     if len(models) == 1:
-        return chosen, []
-    which = (
-        "its newest record of the candidate's model" if chosen[0].model.id == model else "its newest record"
-    )
+        return comparable[0], []
+    chosen = next((pair for pair in comparable if pair[0].model.id == model), None)
+    if chosen is None:
+        known = ", ".join(models[:_NAMED]) + (" …" if len(models) > _NAMED else "")
+        raise NothingMeasuredError(
+            f"{folder} holds {len(models)} models ({known}), and none of them is {model}",
+            hint="name the record to compare with, or a folder of one model's records",
+        )
+    which = "its newest record of the candidate's model"
     return chosen, [f"{folder} holds {len(models)} models; the baseline is {which}: {chosen[0].run_id}"]
 
 

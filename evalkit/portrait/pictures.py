@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -98,11 +98,6 @@ def reduced(image: Tensor) -> Pixels:
     smaller = Image.fromarray(pixels)
     smaller.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
     return np.asarray(smaller, dtype=np.uint8)
-
-
-def total_characters(pictures: Sequence[Picture]) -> int:
-    """Return how many characters of a page the data of ``pictures`` are."""
-    return sum(len(picture.data) for picture in pictures)
 
 
 def _encoded(image: Image.Image, quality: int | None) -> bytes:

@@ -172,9 +172,10 @@ def test_of_several_models_the_candidates_own_comes_first_and_it_is_said(make, s
     assert "holds 2 models" in found.notes[0]
     assert "newest record of the candidate's model" in found.notes[0]
     stranger = make.run(make.score(), day=9, model="vae")
-    found = find_baseline(save(own, other), [stranger])
-    assert run_of(found) == other.run_id
-    assert f"is its newest record: {other.run_id}" in found.notes[0]
+    with pytest.raises(NothingMeasuredError, match=r"2 models \(ddpm, gan\), and none of them is vae"):
+        find_baseline(save(own, other), [stranger])
+    lone = find_baseline(save(make.run(make.score(), day=5, model="gan"), folder="lone"), [stranger])
+    assert lone.side.model == "gan"
 
 
 def test_a_folder_without_a_comparable_run_gives_one_to_show_what_differs(make, save):
