@@ -61,11 +61,7 @@ PAIRS, IMAGES = 30, 64
 
 @pytest.fixture(scope="module")
 def runs_of_the_bundled_gan():
-    """60 runs of 64 images each of the bundled GAN: one extraction, cut into disjoint ranges of seeds.
-
-    Run k is images 64 k to 64 k + 63 of one stream of seeds. Metrics that read real images one by one read
-    500 of them, which is nearly all of their cost and none of the question.
-    """
+    """60 runs of 64 images each: run k is images 64 k to 64 k + 63 of one stream of seeds."""
     generator, extractor = load_generator("cgan"), build_extractor("efficientnet-lite0", device="cpu")
     reference = load_reference("cifar10-jpeg-train").head("block")
     reference = replace(reference, kept=Bank.of(reference.bank[::10], np.arange(500)))

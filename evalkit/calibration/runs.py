@@ -87,12 +87,16 @@ def measured(
                 found[seed] = runner(replace(request, seed=seed, out=folder), console=shown, stop=stop)
                 shown.finish()
     records = tuple(found[seed] for seed in seeds)
+    _require_alike(records, folder)
+    return records
+
+
+def _require_alike(records: Sequence[RunRecord], folder: Path) -> None:
     require_comparable(records)
     if len({subject(record) for record in records}) > 1:
         raise UsageError(
             f"the runs in {folder} are of several models", hint="name an empty folder with --out"
         )
-    return records
 
 
 def _complete(folder: Path) -> dict[int, RunRecord]:

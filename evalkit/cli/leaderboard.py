@@ -210,7 +210,6 @@ def _claims(file: Path) -> bool:
 
 
 def _build(folder: Path) -> None:
-
     report = built(folder)
     for verb, paths in (("wrote", report.written), ("removed", report.removed)):
         for path in paths:

@@ -37,16 +37,16 @@ _PAIRS = frozenset({"weights"})
     help="Folder of records, logs, tables and suite.json.  [default: evalkit-runs/NAME]",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Cells at once.  [default: one for each device]"
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: one for each device]"
 )
 @click.option(
     "--device", "devices", default="auto", callback=names, metavar="A,B,…",
-    help="Given to the cells in turn: cpu, or cuda:0,cuda:1.",
+    help="Given to the runs in turn: cpu, or cuda:0,cuda:1.",
 )  # fmt: skip
 @click.option("--only", multiple=True, callback=lambda c, p, v: names(c, p, ",".join(v)), metavar="MODEL",
               help="Run only these rows; repeat it, or write A,B.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Run everything again, what is done too.")
-@click.option("--fail-fast", is_flag=True, help="Start nothing more after a cell that failed.")
+@click.option("--fail-fast", is_flag=True, help="Start nothing more after a run that failed.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the commands, run nothing.")
 @format_option
 def suite(suite: str | None, list_: bool, out: Path | None, output_format: Format, **flags: Any) -> int:  # noqa: ANN401
@@ -58,7 +58,7 @@ def suite(suite: str | None, list_: bool, out: Path | None, output_format: Forma
     evalkit suite mine.toml --dry-run                what would run
 
     The same command continues where an earlier one was stopped, and runs only what is missing or failed.
-    Exit code: 0 where every cell has its record, else that of the first cell (in the order of the file) that
+    Exit code: 0 where every run has its record, else that of the first run (in the order of the file) that
     failed: 75 if it was killed, 70 if it crashed. 130 or 143 where a signal stopped the suite.
     """
     if list_:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,10 @@ from evalkit.gate.facts import GateReport, Status
 from evalkit.gate.sentences import side_lines
 from evalkit.gate.table import gate_table
 from evalkit.reporting import rendering
-from evalkit.reporting.formatting import Style
+from evalkit.reporting.rendering import escaped
 
 SCHEMA = "evalkit.gate/1"
 
-# What GitHub-flavoured Markdown reads as markup or mathematics.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&$])")
 _SYMBOLS: Mapping[Status, str] = {
     "pass": "✅",
     "regression": "❌",
@@ -84,11 +81,6 @@ def refusal_markdown(error: EvalkitError) -> str:
     """Return Markdown for a gate that could not decide because of ``error``."""
     lines = [f"## ⛔ evalkit gate: no verdict (exit code {error.exit_code})", "", escaped(error.message), ""]
     return "\n".join([*lines, *([f"Hint: {escaped(error.hint)}", ""] if error.hint else [])]) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Return ``text`` so that Markdown shows it as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", Style().plain(text))
 
 
 def _items(texts: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,15 +22,16 @@ from evalkit.leaderboard.ranking import (
     Estimate,
     Place,
     estimate_of,
-    fastest,
     headline_of,
     pareto_marks,
     rank_ranges,
     result_of,
+    variant_of,
 )
 from evalkit.leaderboard.storage import LOCK, Stored, read_stored
 from evalkit.record import check_identifier
 from evalkit.registry import did_you_mean
+from evalkit.reporting.costs import fastest
 from evalkit.spec import Better
 
 SETTINGS = "board.toml"
@@ -51,7 +53,10 @@ def create_board(folder: Path, info: BoardInfo) -> None:
     settings = {key: getattr(info, key) for key in _KEYS}
     # JSON writes a text as TOML does, but for the one control character that no setting may hold.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items() if value]
-    write_atomically(folder / ".gitignore", f"{LOCK}\n")
+    # A temporary file is left behind only where a writer was killed.
+    _ensure_lines(folder / ".gitignore", (LOCK, ".*.tmp"))
+    # The digests of published files are of their bytes: git must not change the ends of their lines.
+    _ensure_lines(folder / ".gitattributes", ("* -text",))
     write_atomically(path, "".join(lines))
 
 
@@ -101,13 +106,22 @@ def board_of(info: BoardInfo, stored: Iterable[Stored]) -> Board:
     rows = _newest(stored)
     _require_headline(info, rows)
     names = row_names(rows)
-    fingerprints = dict.fromkeys(row.record.protocol.fingerprint for row in rows)
-    groups = [
-        _group([row for row in rows if row.record.protocol.fingerprint == fingerprint], names, info.headline)
-        for fingerprint in fingerprints
-    ]
+    alike: defaultdict[str, list[Stored]] = defaultdict(list)
+    for row in rows:
+        alike[row.record.protocol.fingerprint].append(row)
+    groups = [_group(group, names, info.headline) for group in alike.values()]
     groups.sort(key=lambda group: (-len(group.entries), not group.headline, group.fingerprint))
     return Board(info=info, groups=tuple(groups))
+
+
+def _ensure_lines(path: Path, wanted: Sequence[str]) -> None:
+    """Append the lines that a file does not have yet; what others wrote in it stays."""
+    before = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
+    missing = [line for line in wanted if line not in before.splitlines()]
+    if missing:
+        gap = "\n" if before and not before.endswith("\n") else ""
+        after = before + gap + "".join(f"{line}\n" for line in missing)
+        write_atomically(path, after.encode("utf-8", "surrogateescape"))
 
 
 def _check(info: BoardInfo, where: str) -> None:
@@ -139,11 +153,12 @@ def _require_headline(info: BoardInfo, rows: Sequence[Stored]) -> None:
 
 
 def _group(rows: Sequence[Stored], names: dict[str, str], wanted: str | None) -> Group:
-    headline = headline_of([row.record for row in rows], wanted)
-    better: Better = next((r.direction for row in rows if (r := result_of(row.record, headline))), "lower")
-    estimates = {
-        row.record.run_id: estimate_of(result) for row in rows if (result := result_of(row.record, headline))
-    }
+    records = [row.record for row in rows]
+    headline = headline_of(records, wanted)
+    variant = variant_of(records, headline)
+    results = {r.run_id: found for r in records if (found := result_of(r, headline, variant))}
+    better: Better = next((result.direction for result in results.values()), "lower")
+    estimates = {run_id: estimate_of(result) for run_id, result in results.items()}
     ranks = dict(zip(estimates, rank_ranges(list(estimates.values()), better), strict=True))
     front = _front(rows, estimates, better)
     entries = [
@@ -166,7 +181,8 @@ def _group(rows: Sequence[Stored], names: dict[str, str], wanted: str | None) ->
         return known is None, sign * known.value if known else 0.0, entry.name
 
     fingerprint = rows[0].record.protocol.fingerprint
-    return Group(fingerprint=fingerprint, headline=headline, entries=tuple(sorted(entries, key=order)))
+    ordered = tuple(sorted(entries, key=order))
+    return Group(fingerprint=fingerprint, headline=headline, variant=variant, entries=ordered)
 
 
 def _front(rows: Sequence[Stored], estimates: dict[str, Estimate], better: Better) -> set[str]:

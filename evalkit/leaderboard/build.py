@@ -81,9 +81,8 @@ def build(folder: Path) -> BuildReport:
     content = built_content(folder)
     written = [path for path, text in content.texts.items() if _write(folder / path, text.encode())]
     before = read_digests(folder)
-    current = {
-        path for path, digest in expected_figures(content.plots).items() if is_current(folder, path, digest)
-    }
+    expected = expected_figures(content.plots)
+    current = {path for path, digest in expected.items() if _is_current(folder, path, digest, before)}
     drawing = can_draw()
     drawn = {path: pair for path, pair in before.items() if path in current}
     for plot in content.plots if drawing else ():
@@ -110,9 +109,9 @@ def expected_figures(plots: tuple[Plot, ...]) -> dict[str, str]:
     return {path: plot.digest() for plot in plots for path in paths_of(plot)}
 
 
-def is_current(folder: Path, path: str, digest: str) -> bool:
+def _is_current(folder: Path, path: str, digest: str, drawn: Mapping[str, tuple[str, str]]) -> bool:
     """Whether a figure is as evalkit drew it, of the numbers with that digest."""
-    data, file = read_digests(folder).get(path, ("", ""))
+    data, file = drawn.get(path, ("", ""))
     return data == digest and (folder / path).is_file() and file_digest((folder / path).read_bytes()) == file
 
 

@@ -95,6 +95,8 @@ def _stale_figures(folder: Path, content: Content) -> dict[str, str]:
 
 def _difference(found: bytes, wanted: str) -> str:
     """Say where two texts first differ, and how."""
+    if found.replace(b"\r\n", b"\n") == wanted.encode():
+        return "has the line ends of Windows: git needs the line '* -text' in .gitattributes"
     here, there = found.decode("utf-8", "replace").split("\n"), wanted.split("\n")
     line = next((i for i, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
     if line is None:

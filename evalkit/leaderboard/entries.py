@@ -16,6 +16,7 @@ from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
 from evalkit.leaderboard.facts import Trust
 from evalkit.record import RunRecord, check_identifier
 from evalkit.reporting.formatting import Style
+from evalkit.spreadsheets import utf8_text
 
 SCHEMA = "evalkit.entry/1"
 LONGEST_NOTES = 500
@@ -119,10 +120,11 @@ def check_url(url: str) -> None:
 
 
 def check_line(text: str, *, what: str, longest: int) -> None:
-    """Raise :class:`UsageError` where ``text`` is too long or holds line ends or other control characters."""
+    """Raise :class:`UsageError` where ``text`` is too long, or holds control characters or what is no UTF-8."""
     if len(text) > longest:
         raise UsageError(f"{what} of {len(text)} characters are too long", hint=f"at most {longest}")
-    if Style().plain(text) != text:
+    if utf8_text(Style().plain(text)) != text:
         raise UsageError(
-            f"{what} hold a line end or another control character", hint="write them as one line of text"
+            f"{what} hold a line end, another control character, or bytes that are no UTF-8",
+            hint="write them as one line of text",
         )

@@ -52,11 +52,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Entries of one protocol fingerprint, best first: only these rank together."""
+    """Entries of one protocol fingerprint, best first: only these rank together.
+
+    ``variant`` is that of the headline metric which ranks; None for the first that a record has.
+    """
 
     fingerprint: str
     headline: str
     entries: tuple[Entry, ...]
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

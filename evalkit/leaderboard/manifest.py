@@ -55,9 +55,8 @@ def extend_manifest(folder: Path, files: Mapping[str, str]) -> None:
 def published_files(folder: Path) -> Iterator[str]:
     """Yield the path on the board of every file in its append-only folders, sorted."""
     for kind, suffix in sorted(KINDS.items()):
-        for path in sorted((folder / kind).glob(f"*{suffix}")):
-            if not path.name.startswith("."):
-                yield f"{kind}/{path.name}"
+        for path in sorted((folder / kind).glob(f"[!.]*{suffix}")):
+            yield f"{kind}/{path.name}"
 
 
 def broken_files(folder: Path) -> dict[str, str]:
@@ -118,7 +117,10 @@ def _git(folder: Path, *arguments: str, what: str) -> str:
         )
     except (OSError, subprocess.SubprocessError) as error:
         hint = "run it in a git checkout that holds this revision (in CI: fetch-depth 0)"
-        raise UsageError(f"{what} at {folder}", hint=hint) from error
+        # A checkout that git does not trust, for one, says so here and nowhere else.
+        told = (getattr(error, "stderr", None) or "").strip().splitlines()
+        said = f": {told[0]}" if told else ""
+        raise UsageError(f"{what} at {folder}{said}", hint=hint) from error
     return done.stdout
 
 

@@ -9,13 +9,11 @@ from markupsafe import Markup
 
 from evalkit.leaderboard.facts import Group
 from evalkit.leaderboard.page_rows import PageRow, PageTable
-from evalkit.leaderboard.ranking import fastest, result_of
+from evalkit.leaderboard.ranking import result_of, wants_log_axis
 from evalkit.pages.charts import Axis, Point, scatter
 from evalkit.record import MetricResult, Performance
+from evalkit.reporting.costs import fastest
 from evalkit.reporting.formatting import human_rate, interval, measured
-
-# From this ratio of the worst to the best value on, a linear axis would press the good models together.
-_WIDE = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,7 @@ def pareto_plot(group: Group, table: PageTable) -> Plot | None:
 
     Each device has a front of its own: speeds of two devices say nothing about the models.
     """
-    shown = [found for row in table.rows if (found := _shown(row, group.headline))]
+    shown = [found for row in table.rows if (found := _shown(row, group))]
     if len(shown) < 2:
         return None
     devices = tuple(sorted({one.speed.device for one in shown}))
@@ -52,11 +50,7 @@ def pareto_plot(group: Group, table: PageTable) -> Plot | None:
     chart = scatter(
         points,
         x=Axis(title="images/s", log=True, better="higher"),
-        y=Axis(
-            title=table.headline,
-            log=min(values) > 0 and max(values) / min(values) > _WIDE,
-            better=better,
-        ),
+        y=Axis(title=table.headline, log=wants_log_axis(values), better=better),
         title=f"{table.headline} against images per second",
         description=(
             f"{len(points)} models. {table.headline}: {better} is better; images per second on a logarithmic "
@@ -67,8 +61,9 @@ def pareto_plot(group: Group, table: PageTable) -> Plot | None:
     return Plot(chart=chart, left_out=len(table.rows) - len(shown), devices=devices)
 
 
-def _shown(row: PageRow, headline: str) -> _Shown | None:
-    result, speed = result_of(row.entry.record, headline), fastest(row.entry.record)
+def _shown(row: PageRow, group: Group) -> _Shown | None:
+    record = row.entry.record
+    result, speed = result_of(record, group.headline, group.variant), fastest(record)
     return _Shown(row, result, speed) if result and speed and speed.throughput > 0 else None
 
 

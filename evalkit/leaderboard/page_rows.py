@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evalkit.leaderboard.facts import Entry, Group
-from evalkit.leaderboard.wide import group_table, rank_text
+from evalkit.leaderboard.wide import group_table, rank_text, ranks_by
 from evalkit.reporting.costs import Quantity, known_costs
 from evalkit.reporting.formatting import ARROWS
 from evalkit.reporting.rendering import Cell, Column
@@ -104,7 +104,7 @@ def page_table(group: Group, *, first_anchor: int) -> PageTable:
     return PageTable(
         columns=(*_LEADING, *columns, _PARETO),
         rows=tuple(rows),
-        headline=_headline(columns, group.headline),
+        headline=next((c.key for c in columns if ranks_by(group, c.key)), ""),
         legend=table.legend,
         facts=table.facts,
         # Notes and sources of entries have no mark: the page tells them with the run.
@@ -124,12 +124,6 @@ def _columns(found: Sequence[Column], costs: Sequence[Quantity]) -> list[PageCol
         )
         for key, column in zip([*labels, *(cost.key for cost in costs)], found, strict=True)
     ]
-
-
-def _headline(columns: Sequence[PageColumn], label: str) -> str:
-    """Return the key of the column that ranks: a label of several variants is shown as label/variant."""
-    found = (c.key for c in columns if label and (c.key == label or c.key.startswith(f"{label}/")))
-    return next(found, "")
 
 
 def _cell(cell: Cell) -> PageCell:

@@ -10,15 +10,19 @@ apart by their paired difference; a board does not ask whose seeds agree, the ga
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evalkit.record import MetricResult, Performance, RunRecord
+from evalkit.record import MetricResult, RunRecord
 from evalkit.reporting.footnotes import has_small_sample, is_kernel
 from evalkit.spec import Better
 
 # Half the width of a 95 % normal interval, for a standard error whose degrees of freedom nobody recorded.
 _NORMAL_95 = 1.96
+# From this ratio of the worst to the best value on, an axis is logarithmic.
+_WIDE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,9 @@ def rank_ranges(estimates: Sequence[Estimate], better: Better) -> list[tuple[int
     of Klein, Wright & Wieczorek 2020, "A joint confidence region for an overall ranking of populations").
     """
     ordered = [e if better == "lower" else e.flipped() for e in estimates]
-    ranges = []
-    for own in ordered:
-        certainly_better = sum(other.high < own.low for other in ordered)
-        certainly_worse = sum(other.low > own.high for other in ordered)
-        ranges.append((1 + certainly_better, len(ordered) - certainly_worse))
-    return ranges
+    lows, highs = sorted(e.low for e in ordered), sorted(e.high for e in ordered)
+    # Before the first place: how many end below it; up to the last: how many begin no higher than it ends.
+    return [(1 + bisect_left(highs, own.low), bisect_right(lows, own.high)) for own in ordered]
 
 
 def pareto_marks(places: Sequence[Place], better: Better) -> list[bool]:
@@ -72,16 +73,14 @@ def pareto_marks(places: Sequence[Place], better: Better) -> list[bool]:
     Speeds of two devices say nothing about the models: each device has a front of its own.
     """
     sign = 1.0 if better == "lower" else -1.0
-    return [
-        not any(
-            other.device == own.device
-            and sign * other.quality <= sign * own.quality
-            and other.speed >= own.speed
-            and (other.quality, other.speed) != (own.quality, own.speed)
-            for other in places
-        )
-        for own in places
-    ]
+    front: set[Place] = set()
+    best: dict[str, float] = {}
+    # From the fastest on, only a better quality than any before is a place on the front.
+    for place in sorted(set(places), key=lambda p: (-p.speed, sign * p.quality)):
+        if sign * place.quality < best.get(place.device, math.inf):
+            best[place.device] = sign * place.quality
+            front.add(place)
+    return [place in front for place in places]
 
 
 def headline_of(records: Sequence[RunRecord], wanted: str | None) -> str:
@@ -99,17 +98,17 @@ def headline_of(records: Sequence[RunRecord], wanted: str | None) -> str:
     return labels[0] if labels else ""
 
 
-def result_of(record: RunRecord, headline: str) -> MetricResult | None:
-    """Return the first result with that label; a label of several variants ranks by the first of them."""
-    return next((result for result in record.results if result.metric == headline), None)
+def variant_of(records: Sequence[RunRecord], headline: str) -> str | None:
+    """Return the variant of the headline that ranks ``records``: the first that one of them has."""
+    found = (result_of(record, headline) for record in records)
+    return next((result.variant for result in found if result), None)
 
 
-def fastest(record: RunRecord) -> Performance | None:
-    """Return the fastest measurement, offline where there is one: the images/s of every table."""
-    return min(record.performance, key=lambda p: (p.scenario != "offline", -p.throughput), default=None)
+def result_of(record: RunRecord, headline: str, variant: str | None = None) -> MetricResult | None:
+    """Return the result with that label and variant, the first with that label where ``variant`` is None."""
+    return next((r for r in record.results if r.metric == headline and variant in {None, r.variant}), None)
 
 
-def timed(record: RunRecord) -> Performance | None:
-    """Return the measurement whose latency counts: one image at a time where there is one."""
-    found = (p for p in record.performance if p.latency_p50_ms is not None)
-    return min(found, key=lambda p: (p.scenario != "single-stream", -p.throughput), default=None)
+def wants_log_axis(values: Sequence[float]) -> bool:
+    """Whether a linear axis would press the good models of a group together."""
+    return min(values) > 0 and max(values) / min(values) > _WIDE

@@ -74,7 +74,8 @@ def read_stored(folder: Path) -> tuple[Stored, ...]:
         UsageError: a record was put there without ``evalkit leaderboard add``.
     """
     try:
-        return tuple(_read(path) for path in sorted((folder / "records").glob("*.json")))
+        # As in the list of published files, a hidden one is somebody else's.
+        return tuple(_read(path) for path in sorted((folder / "records").glob("[!.]*.json")))
     except OSError as error:
         raise InvalidInputError(f"cannot read {error.filename}: {error.strerror}") from error
 

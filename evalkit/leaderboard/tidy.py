@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from evalkit.leaderboard.delimited import csv_text
-from evalkit.leaderboard.ranking import fastest, timed
 from evalkit.leaderboard.storage import Stored
 from evalkit.record import MetricResult, Performance, RunRecord
+from evalkit.reporting.costs import fastest, timed
 from evalkit.spec import Better, Scalar
 
 SCHEMA_VERSION = 1

@@ -7,7 +7,6 @@ It is the table of ``evalkit compare`` in the board's order, with ranks, and the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,15 +14,14 @@ from evalkit.leaderboard.delimited import csv_text
 from evalkit.leaderboard.facts import Board, Entry, Group
 from evalkit.reporting.comparison import comparison_table
 from evalkit.reporting.costs import known_costs
-from evalkit.reporting.formatting import MISSING, Style
-from evalkit.reporting.rendering import Cell, Column, Table, to_markdown
+from evalkit.reporting.formatting import MISSING
+from evalkit.reporting.rendering import Cell, Column, Table, escaped, to_markdown
 from evalkit.spec import Scalar
 
 _TEXTS = 2  # the columns of a comparison table before the numbers: model and family
 _MARK = "•"
 _LEADING = ("model", "family", "rank_best", "rank_worst")
 _TRAILING = ("pareto", "trust", "source_url", "notes", "warnings", "protocol", "fingerprint", "run_id")
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 def group_table(group: Group) -> Table:
@@ -36,7 +34,7 @@ def group_table(group: Group) -> Table:
     compared = comparison_table(records)
     at = {str(data["run_id"]): place for place, data in enumerate(compared.data)}
     places = [at[entry.record.run_id] for entry in group.entries]
-    order = _headline_first(compared, group.headline, len(known_costs(records)))
+    order = _headline_first(compared, group, len(known_costs(records)))
     rows = [
         (
             replace(compared.rows[place][0], text=entry.name),
@@ -73,8 +71,8 @@ def table_csv(board: Board) -> str:
 
 def table_md(board: Board) -> str:
     """Return a board as Markdown: its title, what it is about, and a table for each group."""
-    parts = [f"# {markdown(board.info.title)}\n"]
-    parts += [f"{markdown(part)}\n" for part in board.info.description.split("\n\n") if part.strip()]
+    parts = [f"# {escaped(board.info.title.strip())}\n"]
+    parts += [f"{escaped(part.strip())}\n" for part in board.info.description.split("\n\n") if part.strip()]
     parts += [to_markdown(group_table(group)) for group in board.groups]
     if not board.groups:
         parts.append("No runs yet.\n")
@@ -90,16 +88,17 @@ def rank_text(ranks: tuple[int, int] | None) -> str:
     return f"{best}" if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
-def markdown(text: str) -> str:
-    """Return one line of text so that Markdown shows it as it is."""
-    return _SPECIAL.sub(r"\\\1", Style().plain(text).strip())
+def ranks_by(group: Group, title: str) -> bool:
+    """Whether a column with that title holds what ranks; a label of several variants is label/variant."""
+    label, headline = title.split(" ")[0], group.headline
+    if group.variant is None:
+        return bool(headline) and (label == headline or label.startswith(f"{headline}/"))
+    return bool(headline) and label in {headline, f"{headline}/{group.variant}"}
 
 
-def _headline_first(table: Table, headline: str, costs: int) -> Sequence[int]:
+def _headline_first(table: Table, group: Group, costs: int) -> Sequence[int]:
     quality = range(_TEXTS, len(table.columns) - costs)
-    titles = {column: table.columns[column].title.split(" ")[0] for column in quality}
-    # A label of several variants is shown as label/variant.
-    ranks = [c for c in quality if titles[c] == headline or titles[c].startswith(f"{headline}/")][:1]
+    ranks = [column for column in quality if ranks_by(group, table.columns[column].title)][:1]
     return [*ranks, *(column for column in range(_TEXTS, len(table.columns)) if column not in ranks)]
 
 

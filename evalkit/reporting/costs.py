@@ -22,6 +22,17 @@ class Quantity:
     show: Callable[[float], str]
 
 
+def fastest(record: RunRecord) -> Performance | None:
+    """Return the fastest measurement, offline where there is one: the images/s of every table."""
+    return min(record.performance, key=lambda p: (p.scenario != "offline", -p.throughput), default=None)
+
+
+def timed(record: RunRecord) -> Performance | None:
+    """Return the measurement whose latency counts: one image at a time where there is one."""
+    found = (p for p in record.performance if p.latency_p50_ms is not None)
+    return min(found, key=lambda p: (p.scenario != "single-stream", -p.throughput), default=None)
+
+
 def speed_fact(records: Sequence[RunRecord]) -> str:
     """Return one sentence on how speeds were measured, or why they do not compare; empty without speeds."""
     devices = _devices(records)
@@ -29,7 +40,7 @@ def speed_fact(records: Sequence[RunRecord]) -> str:
         return ""
     if len(devices) > 1:
         return f"Speeds were measured on different devices ({', '.join(devices)}) and do not compare."
-    scenarios = sorted({p.scenario for record in records if (p := _latency(record))})
+    scenarios = sorted({p.scenario for record in records if (p := timed(record))})
     latency = f"; ms/image: median, {' or '.join(scenarios)}" if scenarios else ""
     return f"images/s: offline on {devices[0]}{latency}; NFE: network evaluations an image."
 
@@ -55,37 +66,24 @@ def _devices(records: Sequence[RunRecord]) -> list[str]:
     return sorted({performance.device for record in records for performance in record.performance})
 
 
-def _performance(record: RunRecord) -> Performance | None:
-    """Return the fastest measurement, offline where there is one."""
-    fastest = sorted(record.performance, key=lambda p: (p.scenario != "offline", -p.throughput))
-    return fastest[0] if fastest else None
-
-
-def _latency(record: RunRecord) -> Performance | None:
-    """Return the measurement whose latency counts: one image at a time where there is one."""
-    timed = [performance for performance in record.performance if performance.latency_p50_ms is not None]
-    timed.sort(key=lambda p: (p.scenario != "single-stream", -p.throughput))
-    return timed[0] if timed else None
-
-
 def _images_per_second(record: RunRecord) -> float | None:
-    return p.throughput if (p := _performance(record)) else None
+    return p.throughput if (p := fastest(record)) else None
 
 
 def _milliseconds(record: RunRecord) -> float | None:
-    return p.latency_p50_ms if (p := _latency(record)) else None
+    return p.latency_p50_ms if (p := timed(record)) else None
 
 
 def _evaluations(record: RunRecord) -> float | None:
     if record.sampling and record.sampling.nfe is not None:
         return record.sampling.nfe
-    return p.nfe if (p := _performance(record)) else None
+    return p.nfe if (p := fastest(record)) else None
 
 
 def _parameters(record: RunRecord) -> float | None:
     if record.model.n_params is not None:
         return record.model.n_params
-    return p.parameters if (p := _performance(record)) else None
+    return p.parameters if (p := fastest(record)) else None
 
 
 _COSTS = (

@@ -21,7 +21,8 @@ FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json")
 DEFAULT_WIDTH = 100
 
 _GAP = "  "
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&])")
+# What GitHub-flavoured Markdown reads as markup or mathematics.
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +95,26 @@ def to_terminal(table: Table, *, style: Style | None = None, width: int = DEFAUL
 
 def to_markdown(table: Table) -> str:
     """Return a GitHub-flavoured Markdown table; the best of a column in ``**``."""
-    titles = [_escaped(column.title) for column in table.columns]
+    titles = [escaped(column.title) for column in table.columns]
     rule = ["---:" if column.align == "right" else ":---" for column in table.columns]
-    lines = [f"**{_escaped(table.title)}**", "", _markdown_row(titles), _markdown_row(rule)]
+    lines = [f"**{escaped(table.title)}**", "", _markdown_row(titles), _markdown_row(rule)]
     for row in table.rows:
-        texts = [f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text) for cell in row]
+        texts = [f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row]
         lines.append(
-            _markdown_row([f"{text}{_escaped(c.marks)}" for text, c in zip(texts, row, strict=True)])
+            _markdown_row([f"{text}{escaped(c.marks)}" for text, c in zip(texts, row, strict=True)])
         )
     any_best = any(cell.best for row in table.rows for cell in row)
-    lines += ["", _escaped(table.legend) + ("; **bold** best of its column." if any_best else ".")]
+    lines += ["", escaped(table.legend) + ("; **bold** best of its column." if any_best else ".")]
     for fact in table.facts:
-        lines += ["", _escaped(fact)]
+        lines += ["", escaped(fact)]
     for mark, text in table.notes:
-        lines += ["", f"{_escaped(mark)} {_escaped(text)}".strip()]
+        lines += ["", f"{escaped(mark)} {escaped(text)}".strip()]
     return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it is, on one line."""
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", Style().plain(text))
 
 
 def to_csv(table: Table) -> str:
@@ -197,10 +203,6 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    return _MARKDOWN_SPECIAL.sub(r"\\\1", Style().plain(text))
 
 
 def _csv_cell(value: Scalar) -> str:

@@ -26,7 +26,7 @@ _FILE_VERSION = "brain.Event:2"
 
 @dataclass(frozen=True, slots=True)
 class TensorBoard:
-    """Writes below ``where``: a folder for each model (a run of TensorBoard), a file for each record."""
+    """Writes below ``where``: a run of TensorBoard for each record, with steps one for each model."""
 
     where: str
 
@@ -40,7 +40,8 @@ class TensorBoard:
         second = int(datetime.fromisoformat(entry.created_utc).timestamp())
         # TensorBoard reads the files of a run in the order of their names: by time, then by record.
         name = f"events.out.tfevents.{second:010d}.{safe_name(entry.run_id)}"
-        folder = Path(self.where) / safe_name(entry.name)
+        run = Path(self.where) / safe_name(entry.name)
+        folder = run / safe_name(entry.run_id) if step is None else run
         write_atomically(folder / name, _events(entry, float(second), step or 0))
         return f"wrote {entry.name} to {folder}"
 
