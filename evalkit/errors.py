@@ -12,7 +12,8 @@
         └── OfflineError            75  a download is needed and not possible now
 
 The command line prints ``message``, then ``hint``, and leaves with ``exit_code``; any other exception
-is mapped to 70. Code 1 is kept for a regression found by the gate.
+is mapped to 70. Code 1 is kept for a regression found by the gate and a stale board found by
+``leaderboard check``.
 """
 
 from __future__ import annotations
