@@ -7,6 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 import click
 
@@ -14,12 +16,12 @@ from evalkit.errors import EvalkitError
 
 # Name -> (module with an attribute of that name, one line for --help).
 _COMMANDS = {
-    "score": ("evalkit.cli.score", "Score a model's samples, or a folder of images, against a reference."),
+    "score": ("evalkit.cli.score", "Score a model's samples, or images, against a reference."),
     "sample": ("evalkit.cli.sample", "Write samples of a model as PNG files or an npz."),
     "compare": ("evalkit.cli.compare", "Compare records in one table: quality, error bars, images/s."),
     "gate": ("evalkit.cli.gate", "Fail where a model became worse than its baseline: for CI."),
     "leaderboard": ("evalkit.cli.leaderboard", "Add records to a published board; build, check, export it."),
-    "report": ("evalkit.cli.report", "One HTML page about one model, or two: scores, samples, curves."),
+    "report": ("evalkit.cli.report", "One HTML page about a model or two: scores, samples, curves."),
     "suite": ("evalkit.cli.suite", "Score many models under many protocols and seeds, resumably."),
     "log": ("evalkit.cli.log", "Send records to MLflow, W&B, TensorBoard or DVC."),
     "reference": ("evalkit.cli.reference", "Build, list, show, verify and export references."),
@@ -31,7 +33,7 @@ _COMMANDS = {
     "inspect": ("evalkit.cli.inspect", "Say what a checkpoint is and which model reads it."),
     "train": ("evalkit.cli.train", "Train a bundled model again from images."),
     "card": ("evalkit.cli.card", "Write the model card of a checkpoint from its records."),
-    "list": ("evalkit.cli.listing", "List models, metrics, extractors, references, protocols, samplers."),
+    "list": ("evalkit.cli.listing", "List models, metrics, extractors, references, samplers …"),
     "doctor": ("evalkit.cli.doctor", "Check this machine: versions, device, weights, references."),
 }
 _INTERNAL, _INTERRUPTED = 70, 130
@@ -79,6 +81,7 @@ def cli() -> None:
     evalkit score --model ddpm --ckpt x.pt           your own weights
     evalkit score --images samples/ --reference real/
     evalkit compare evalkit-runs/                    one table of everything scored
+    evalkit gate new.json --baseline old.json        exit 1 where a model became worse
     """
 
 
@@ -97,23 +100,41 @@ def run(argv: list[str]) -> int:
     except click.exceptions.Exit as leave:
         result = leave.exit_code
     except click.ClickException as error:
-        error.show()
+        try:
+            error.show()
+        except BrokenPipeError:
+            _silence(sys.__stderr__)
         return 2
     except (click.Abort, KeyboardInterrupt):
         _tell("interrupted", "run the same command to continue")
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left: point stdout at nothing, so that exit flushes quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as leave:
+        # The reader of our output has left, which click answers with code 1.
+        if leave.code != 1:
+            raise
+        _silence(sys.__stdout__, sys.__stderr__)
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: code 1 is the gate's alone
-        traceback.print_exc()
+        with suppress(BrokenPipeError):
+            traceback.print_exc()
         _tell(f"internal error: {error}", "this is a bug in evalkit; the lines above say where")
         return _INTERNAL
     return result if isinstance(result, int) else 0
 
 
 def _tell(message: str, hint: str | None) -> None:
-    click.echo(f"evalkit: {message}", err=True)
-    if hint:
-        click.echo(f"   hint: {hint}", err=True)
+    try:
+        click.echo(f"evalkit: {message}", err=True)
+        if hint:
+            click.echo(f"   hint: {hint}", err=True)
+    except BrokenPipeError:
+        _silence(sys.__stderr__)
+
+
+def _silence(*streams: TextIO | None) -> None:
+    """Point streams whose reader has left at nothing, so that the exit flushes quietly."""
+    for stream in filter(None, streams):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
