@@ -27,7 +27,7 @@ _HELP = "baseline of the evalkit_gate fixture: a record, a folder of records, or
 
 
 class EvalkitGateWarning(UserWarning):
-    """A gate passed though some rule is undecided, or has something to say beside its verdict."""
+    """A gate passed though some rule is undecided."""
 
 
 class GateCheck(Protocol):
@@ -98,7 +98,7 @@ def _judge(candidate: str | Path | RunRecord, ref: str | Path | None, spec: Gate
         )
     if isinstance(candidate, RunRecord):
         return gate((candidate,), find_baseline(str(ref), (candidate,)), spec, source="the test")
-    records = find_candidate(Path(candidate))
+    records = find_candidate(candidate)
     return gate(records, find_baseline(str(ref), records), spec, source=str(candidate))
 
 

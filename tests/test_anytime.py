@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from evalkit.anytime import check_request, decision_table, score_until_decided
+from evalkit.anytime.matching import paired_run
 from evalkit.cli.main import run as command
 from evalkit.console import Silent
 from evalkit.errors import NotComparableError, NothingMeasuredError, UsageError
 from evalkit.evaluate import run
 from evalkit.extraction import Interrupted
+from evalkit.gate.baselines import find_baseline
 from evalkit.gate.facts import GateSpec
 from evalkit.gate.rules import parse_rule
 from evalkit.generators.toy import GaussianTiles
@@ -29,6 +31,7 @@ from evalkit.seeding import image_seeds
 N = 256
 METRICS = ("kd", "precision", "density", "fd")
 KD = "kd abs=0.002"
+BOARD = Path(__file__).parents[1] / "leaderboards" / "cifar10-jpeg"
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +270,16 @@ def test_without_a_rule_the_headline_is_judged_and_that_is_said(folder, baseline
     assert "no rule was given: only kd:pixels" in capsys.readouterr().out
 
 
+def test_what_the_values_are_of_is_said_where_they_are_of_other_images(
+    folder, baseline, undecidable, tmp_path, capsys
+):
+    assert command(_argv(folder, tmp_path, baseline, "good", "--rule", KD)) == 0
+    early = " ".join(capsys.readouterr().out.split())
+    assert "values are of all images of the baseline and of those drawn so far" in early
+    assert command(_argv(folder, tmp_path, baseline, "near", "--rule", undecidable)) == 0
+    assert "drawn so far" not in " ".join(capsys.readouterr().out.split())
+
+
 def _refused(capsys, argv: list[str]) -> tuple[int, str]:
     code = command(argv)
     return code, capsys.readouterr().err
@@ -370,6 +383,40 @@ def test_kid_over_subsets_is_watched_by_its_exact_statistic(folder, tmp_path):
     assert decision.report.status == "pass"
     assert decision.drawn < 100  # fewer images than a subset
     assert abs(decision.report.outcomes[0].difference) < 1e-3
+
+
+def test_a_mean_over_subsets_without_its_exact_statistic(folder, tmp_path):
+    published = {
+        "num_samples": 128, "metrics": ("kd",), "params": {"kd": {"subsets": 5, "subset_size": 100}},
+    }  # fmt: skip
+    record = run(_request(folder, tmp_path, **published), console=Silent())
+    bare = replace(record, results=tuple(replace(result, details={}) for result in record.results))
+    bare.write(tmp_path / "bare.json")
+    with pytest.raises(NotComparableError, match="without the exact statistic"):
+        _decide(_request(folder, tmp_path, **published), tmp_path / "bare.json", KD)
+
+
+def test_a_row_of_a_leaderboard_names_the_record_it_was_built_from(baseline, tmp_path):
+    known, record = find_baseline(str(baseline), ()), RunRecord.read(baseline)
+    source = str(tmp_path / "scores.csv#toy")
+    row = replace(known, records=(), side=replace(known.side, source=source))
+    with pytest.raises(UsageError, match="row of a leaderboard") as caught:
+        paired_run(row, record)
+    assert caught.value.hint.startswith(f"name the record of run {record.run_id}:")
+    kept = tmp_path / "records" / f"{record.run_id}.json"
+    kept.parent.mkdir()
+    shutil.copy(baseline, kept)
+    with pytest.raises(UsageError) as caught:
+        paired_run(row, record)
+    assert f"--baseline {kept}" in caught.value.hint
+
+
+def test_the_command_tells_of_a_row_of_the_bundled_leaderboard(capsys):
+    row = f"{BOARD / 'scores.csv'}#cgan"
+    argv = ["score", "--model", "cgan", "--until-decided", "--baseline", row, "--rule", "kd rel=5%"]
+    code, told = _refused(capsys, [*argv, "--out", "new"])
+    assert code == 2
+    assert f"--baseline {BOARD / 'records'}" in told
 
 
 def test_a_folder_of_several_seeds_gives_the_run_that_pairs(folder, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +18,12 @@ from evalkit.calibration.synthetic import (
 )
 from evalkit.calibration.tables import tables, to_data, verdict
 from evalkit.console import Silent
-from evalkit.errors import NotComparableError, UsageError
+from evalkit.errors import NotComparableError, NothingMeasuredError, UsageError
 from evalkit.extraction import Interrupted
 from evalkit.gate.facts import Rule
 from evalkit.gate.rules import parse_rule
 from evalkit.reporting.rendering import to_markdown, to_terminal
 from evalkit.request import ScoreRequest
-
-ALPHA = 0.05
-TOY = "evalkit.generators.toy:make"
-POWER = Path(__file__).parents[1] / "benchmarks" / "gate_power.csv"
 
 
 class FakeRunner:
@@ -252,6 +247,14 @@ def test_parts_can_be_left_out(request_):
     assert not only_synthetic.records
     only_real = _calibration(request_, synthetic=0)
     assert [table.title.split(" ·")[0] for table in tables(only_real)] == ["Real trials", "Rounding"]
+
+
+def test_a_rule_of_what_is_never_measured_is_refused_after_the_first_run(request_):
+    runner = FakeRunner()
+    asked = CalibrationRequest(score=request_, trials=30, rules=(parse_rule("fidd"),))
+    with pytest.raises(NothingMeasuredError, match="'fidd'"):
+        calibrate(asked, console=Silent(), runner=runner)
+    assert len(runner.asked) == 1
 
 
 def test_what_does_not_hold_is_named(request_):

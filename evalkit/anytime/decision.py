@@ -16,6 +16,8 @@ from evalkit.record import RunRecord
 from evalkit.reporting.rendering import Table
 from evalkit.request import ScoreRequest
 
+_VALUES = "values are of all images of the baseline and of those drawn so far, worse by is of the same images"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -103,6 +105,7 @@ def decision_table(decision: Decision) -> Table:
         "worse by: positive is worse, whichever the metric's direction",
         f"bounds hold at every look at once, one-sided at alpha {report.spec.alpha:g}{rules}",
         burden,
+        _VALUES if 0 < decision.drawn < decision.planned else "",
     )
     legend = "; ".join(filter(None, parts))
     return replace(table, legend=legend, facts=(f"{decision.summary.capitalize()}.", *table.facts))

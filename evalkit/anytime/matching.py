@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from evalkit.errors import NotComparableError, NothingMeasuredError, UsageError
 from evalkit.gate.baselines import Baseline
@@ -12,7 +13,7 @@ from evalkit.gate.subjects import same_seeds
 from evalkit.measurement import Materials
 from evalkit.numerics.sequential import FEWEST_BLOCKS
 from evalkit.plan import Plan, Planned
-from evalkit.record import RunRecord
+from evalkit.record import MetricResult, RunRecord
 from evalkit.reporting.comparability import require_comparable
 from evalkit.shards import ShardLayout
 from evalkit.spec import sha256_of
@@ -37,14 +38,14 @@ def paired_run(baseline: Baseline, candidate: RunRecord) -> RunRecord:
     if not baseline.records:
         raise UsageError(
             f"--until-decided needs the record of a run; {baseline.side.source} is a row of a leaderboard",
-            hint=f"name the record of run {baseline.side.run_id}: it holds the values of its blocks",
+            hint=f"{_record_of_row(baseline)}: it holds the values of its blocks",
         )
     paired = [record for record in baseline.records if same_seeds(candidate, record)]
     target = paired[0] if paired else baseline.records[0]
     if target.status != "complete":
         raise NothingMeasuredError(
             f"the baseline {target.run_id} is {target.status}, not complete",
-            hint="finish it first: the same evalkit score command resumes",
+            hint="finish it first: the same evalkit score command, without --until-decided, resumes",
         )
     require_comparable([target, candidate])
     if not paired:
@@ -117,6 +118,29 @@ def check_size(size: tuple[int, int] | None, target: RunRecord) -> None:
             f"the images are {size}, those of the baseline {target.run_id} {theirs}",
             hint="give images of one size",
         )
+
+
+def exact_value(result: MetricResult, planned: Planned) -> float:
+    """Return the value that a result's leave-one-out values belong to.
+
+    Raises:
+        NotComparableError: the record does not tell it.
+    """
+    if planned.metric.watched is planned.metric:
+        return result.value
+    if "exact" not in result.details:
+        raise NotComparableError(
+            f"the baseline's {result.metric} is a mean over random subsets, without the exact statistic",
+            hint="measure the baseline again with this release of evalkit",
+        )
+    return result.details["exact"]
+
+
+def _record_of_row(baseline: Baseline) -> str:
+    """Name the record that a row of a leaderboard was built from: it lies beside the table, if anywhere."""
+    board = Path(baseline.side.source.partition("#")[0]).parent
+    file = board / "records" / f"{baseline.side.run_id}.json"
+    return f"--baseline {file}" if file.is_file() else f"name the record of run {baseline.side.run_id}"
 
 
 def _seeds(record: RunRecord) -> str:

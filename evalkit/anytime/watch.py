@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from evalkit.anytime.matching import (
     block_sizes,
     check_size,
+    exact_value,
     expected,
     metric_of,
     paired_run,
@@ -221,11 +222,10 @@ class BlockWatch:
                 f"{len(result.blocks.sizes)} against {len(self.sizes)}",
                 hint="measure the baseline again with this release of evalkit",
             )
-        centre = result.value if watched is planned.metric else result.details["exact"]
         return WatchedRule(
             rule=rule,
             baseline=baseline,
             planned=replace(planned, metric=watched),
-            blocks=pseudo_values(centre, result.blocks.loo, sizes=self.sizes),
+            blocks=pseudo_values(exact_value(result, planned), result.blocks.loo, sizes=self.sizes),
             step=watched.step,
         )

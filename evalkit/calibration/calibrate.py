@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from evalkit.calibration.real import RealTrials, real_trials
+from evalkit.calibration.real import RealTrials, real_trials, require_known
 from evalkit.calibration.rounding import Rounding, rounding
 from evalkit.calibration.runs import Runner, folder_of, measured
 from evalkit.calibration.synthetic import CASES, SyntheticTrials, synthetic_trials
@@ -113,9 +113,20 @@ def calibrate(
         EvalkitError: see :mod:`evalkit.errors`.
     """
     request.check()
-    found = Calibration(request=request, synthetic=_synthetic(request, console, stop))
-    if not request.trials:
-        return found
+    # Runs of a model first: what is wrong with it is told at once, and they are kept.
+    found = _real(request, console, stop, runner) if request.trials else Calibration(request=request)
+    return replace(found, synthetic=_synthetic(request, console, stop))
+
+
+def _real(
+    request: CalibrationRequest, console: Console, stop: Callable[[], int], runner: Runner
+) -> Calibration:
+    def checked(score: ScoreRequest, *, console: Console, stop: Callable[[], int]) -> RunRecord:
+        """Score one request, and refuse rules that no run will ever answer after the first of them."""
+        record = runner(score, console=console, stop=stop)
+        require_known(request.rules, record)
+        return record
+
     score = request.score
     seeds = range(score.seed, score.seed + 2 * request.trials)
     records = measured(
@@ -125,11 +136,11 @@ def calibrate(
         title=f"{len(seeds)} runs of {score.model}",
         console=console,
         stop=stop,
-        runner=runner,
+        runner=checked,
     )
     real = real_trials(records, request.rules, alpha=request.alpha)
     moved = rounding(records[:ROUNDING_RUNS], score, console=console, stop=stop, runner=runner)
-    return replace(found, real=real, rounding=moved, records=records)
+    return Calibration(request=request, real=real, rounding=moved, records=records)
 
 
 def _synthetic(

@@ -82,7 +82,7 @@ def real_trials(
     """
     pairs = list(zip(records[::2], records[1::2], strict=True))
     chosen = tuple(rules) or rules_of_all(records[0])
-    _require_known(chosen, records[0])
+    require_known(chosen, records[0])
     found = [_of_rule(rule, pairs, alpha) for rule in chosen]
     if len(chosen) > 1:
         found.append(_of_gate(TOGETHER, chosen, pairs, alpha))
@@ -109,7 +109,12 @@ def rules_of_all(record: RunRecord) -> tuple[Rule, ...]:
     return rules
 
 
-def _require_known(rules: Sequence[Rule], record: RunRecord) -> None:
+def require_known(rules: Sequence[Rule], record: RunRecord) -> None:
+    """Refuse a rule of what ``record`` does not hold.
+
+    Raises:
+        NothingMeasuredError: there is one.
+    """
     known = quantities(record)
     for rule in rules:
         if pick(known, rule) is None:

@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.atomic import write_atomically
-from evalkit.errors import EvalkitError, NothingMeasuredError, TemporaryError, UsageError
+from evalkit.cli.gate_options import BURDENS, read_gate_spec
+from evalkit.cli.gate_output import Form, Outputs, rendered, say
+from evalkit.errors import EvalkitError, NothingMeasuredError, UsageError
 
 if TYPE_CHECKING:
     from evalkit.gate.acceptance import Accepted
-    from evalkit.gate.facts import Burden, GateReport, GateSpec
+    from evalkit.gate.facts import GateReport, GateSpec
     from evalkit.record import RunRecord
 
-_Form = Literal["table", "json", "md"]
 _COMMANDS = ("calibrate",)
-_BURDENS: dict[str, Burden] = {"pull-request": "regression", "release": "candidate"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Outputs:
-    """Where the report goes besides stdout."""
-
-    junit: Path | None
-    summary: Path | None
-    json: Path | None
-
-    def write(self, report: GateReport) -> None:
-        from evalkit.gate.export import to_json, to_markdown  # noqa: PLC0415 - only where asked for
-        from evalkit.gate.junit import to_junit  # noqa: PLC0415
-
-        if self.junit:
-            _write(self.junit, to_junit(report))
-        if self.json:
-            _write(self.json, to_json(report))
-        if self.summary:
-            _append(self.summary, to_markdown(report))
-
-    def write_refusal(self, error: EvalkitError, candidate: str) -> None:
-        """Show in CI why there is no verdict. What cannot be written must not hide that."""
-        from evalkit.gate.export import refusal_json, refusal_markdown  # noqa: PLC0415 - only where asked for
-        from evalkit.gate.junit import refusal_junit  # noqa: PLC0415
-
-        try:
-            if self.junit:
-                _write(self.junit, refusal_junit(error, candidate=candidate))
-            if self.json:
-                _write(self.json, refusal_json(error))
-            if self.summary:
-                _append(self.summary, refusal_markdown(error))
-        except TemporaryError as failure:
-            click.echo(f"warning: {failure.message}", err=True)
 
 
 @click.command(
@@ -66,7 +27,7 @@ class _Outputs:
     epilog="One more command: `evalkit gate calibrate --help` measures the false-alarm rate of the gate. A "
     "candidate of that name is ./calibrate.",
 )
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("candidate", type=click.Path())
 @click.option(
     "--baseline",
     required=True,
@@ -89,7 +50,7 @@ class _Outputs:
 @click.option(
     "--for",
     "purpose",
-    type=click.Choice(list(_BURDENS)),
+    type=click.Choice(list(BURDENS)),
     help="Who must prove. pull-request: what is not shown to be worse passes. release: what is not shown to "
     "be as good exits 4. Default: the spec's burden, else pull-request.",
 )
@@ -124,13 +85,13 @@ class _Outputs:
 )
 @click.option("--why", metavar="TEXT", help="Reason of --accept; it is kept in accepted.jsonl.")
 def _judge(
-    candidate: Path,
+    candidate: str,
     baseline: str,
     rules: Sequence[str],
     spec: Path | None,
     purpose: str | None,
     alpha: float | None,
-    form: _Form,
+    form: Form,
     junit: Path | None,
     summary: Path | None,
     json_file: Path | None,
@@ -165,15 +126,15 @@ def _judge(
     """
     if accepting or why is not None:
         _check_acceptance(baseline, accepting=accepting, why=why)
-    outputs = _Outputs(junit, summary, json_file)
+    outputs = Outputs(junit, summary, json_file)
     try:
-        return _run(candidate, baseline, _spec(rules, spec, purpose, alpha), form, outputs, why)
+        return _run(candidate, baseline, read_gate_spec(rules, spec, purpose, alpha), form, outputs, why)
     except EvalkitError as error:
-        outputs.write_refusal(error, candidate.name)
+        outputs.write_refusal(error, Path(candidate).name)
         raise
 
 
-def _run(candidate: Path, ref: str, spec: GateSpec, form: _Form, outputs: _Outputs, why: str | None) -> int:
+def _run(candidate: str, ref: str, spec: GateSpec, form: Form, outputs: Outputs, why: str | None) -> int:
     from evalkit.gate.baselines import find_baseline, find_candidate  # noqa: PLC0415 - not for --help
     from evalkit.gate.decision import gate as decide  # noqa: PLC0415
 
@@ -181,31 +142,14 @@ def _run(candidate: Path, ref: str, spec: GateSpec, form: _Form, outputs: _Outpu
     try:
         found = find_baseline(ref, records)
     except NothingMeasuredError as error:
-        if why is None:
-            start = 'to start a baseline: --accept --why "the first"'
-            hint = f"{error.hint}; {start}" if error.hint else start
-            raise NothingMeasuredError(error.message, hint=hint) from error
-        return _accept(records, ref, None, why)
-    report = decide(records, found, spec, source=str(candidate))
-    click.echo(_rendered(report, form), nl=False)
+        if why is not None:
+            return _accept(records, ref, None, why)
+        hints = [*([error.hint] if error.hint else []), *_how_to_start(ref)]
+        raise NothingMeasuredError(error.message, hint="; ".join(hints)) from error
+    report = decide(records, found, spec, source=candidate)
+    say(rendered(report, form), newline=False)
     outputs.write(report)
     return report.exit_code if why is None else _accept(records, ref, report, why)
-
-
-def _spec(rules: Sequence[str], spec_file: Path | None, purpose: str | None, alpha: float | None) -> GateSpec:
-    """Read the rules from one place; --for and --alpha overrule the file."""
-    from evalkit.gate.facts import GateSpec  # noqa: PLC0415 - not for --help
-    from evalkit.gate.rules import checked_spec, parse_rule, read_spec  # noqa: PLC0415
-
-    if rules and spec_file:
-        raise UsageError(
-            "--rule and --spec do not go together",
-            hint=f"write the rule into {spec_file}, or leave --spec out",
-        )
-    spec = read_spec(spec_file) if spec_file else GateSpec(rules=tuple(map(parse_rule, rules)))
-    if purpose is not None:
-        spec = replace(spec, burden=_BURDENS[purpose])
-    return checked_spec(spec if alpha is None else replace(spec, alpha=alpha))
 
 
 def _check_acceptance(ref: str, *, accepting: bool, why: str | None) -> None:
@@ -216,11 +160,22 @@ def _check_acceptance(ref: str, *, accepting: bool, why: str | None) -> None:
     check_acceptable(ref, why or "")
 
 
+def _how_to_start(ref: str) -> list[str]:
+    """Say how a baseline begins, where --accept could write one."""
+    from evalkit.gate.acceptance import check_acceptable  # noqa: PLC0415 - only where there is none
+
+    try:
+        check_acceptable(ref, "the first")
+    except UsageError:
+        return []
+    return [] if Path(ref).is_file() else ['to start a baseline: --accept --why "the first"']
+
+
 def _accept(records: Sequence[RunRecord], ref: str, report: GateReport | None, why: str) -> int:
     """Make the candidate the baseline, and say loudly what that means."""
     from evalkit.gate.acceptance import accept  # noqa: PLC0415 - only where asked for
 
-    click.echo(_told(accept(records[0], ref, report=report, why=why), ref), err=True)
+    say(_told(accept(records[0], ref, report=report, why=why), ref), aside=True)
     return 0
 
 
@@ -235,37 +190,6 @@ def _told(accepted: Accepted, ref: str) -> str:
     if accepted.replaced:
         lines.append(f"the old one is kept: {accepted.replaced}")
     return "\n".join([*lines, f"why, and the old and new values: {accepted.log}"])
-
-
-def _rendered(report: GateReport, form: _Form) -> str:
-    from evalkit.gate.export import to_json, to_markdown  # noqa: PLC0415 - not for --help
-    from evalkit.gate.table import gate_table  # noqa: PLC0415
-    from evalkit.reporting.formatting import style_for  # noqa: PLC0415
-    from evalkit.reporting.rendering import DEFAULT_WIDTH, to_terminal  # noqa: PLC0415
-
-    if form == "json":
-        return to_json(report)
-    if form == "md":
-        return to_markdown(report)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else DEFAULT_WIDTH
-    return to_terminal(gate_table(report), style=style_for(sys.stdout), width=width)
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, text)
-    click.echo(f"wrote {path}", err=True)
-
-
-def _append(path: Path, text: str) -> None:
-    """Add to a file that other steps and gates write too."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise TemporaryError(
-            f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another place"
-        ) from error
-    click.echo(f"added to {path}", err=True)
 
 
 class _GateGroup(click.Group):

@@ -84,7 +84,7 @@ def calibrate(form: str, **flags: Any) -> None:  # noqa: ANN401
     if not found.calibrated:
         raise InconclusiveError(
             f"not calibrated: {'; '.join(found.faults)}",
-            hint="3 in 1000 honest rules come out so by chance: more --trials tell; a margin quiets a rule",
+            hint="3 in 1000 honest rules come out so by chance: more trials tell; a margin quiets a rule",
         )
 
 

@@ -74,7 +74,7 @@ def _complete(paths: Iterable[Path]) -> list[tuple[RunRecord, Path]]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return [file for file in sorted(path.rglob("*.json")) if _claims(file)]
+        return [file for file in sorted(path.rglob("*.json")) if file.is_file() and _claims(file)]
     if not path.is_file():
         raise NothingMeasuredError(
             f"no record or folder at {path}", hint="evalkit score writes records below --out"
@@ -86,7 +86,9 @@ def _claims(file: Path) -> bool:
     """Whether a JSON file in a folder says that it is a record; others may lie beside it."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: nested deeper than any record
         _note(f"{file} is not JSON; skipped")
         return False
+    except OSError as error:
+        raise TemporaryError(f"cannot read {file}: {error.strerror}") from error
     return isinstance(data, dict) and str(data.get("schema", "")).startswith("evalkit.run/")

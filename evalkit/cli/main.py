@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ _COMMANDS = {
     "doctor": ("evalkit.cli.doctor", "Check this machine: versions, device, weights, references."),
 }
 _INTERNAL, _INTERRUPTED = 70, 130
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _LazyGroup(click.Group):
@@ -123,10 +125,11 @@ def run(argv: list[str]) -> int:
 
 
 def _tell(message: str, hint: str | None) -> None:
+    """Print what went wrong; a name of a file in it cannot move the cursor or colour the terminal."""
     try:
-        click.echo(f"evalkit: {message}", err=True)
+        click.echo(f"evalkit: {_CONTROL.sub('?', message)}", err=True)
         if hint:
-            click.echo(f"   hint: {hint}", err=True)
+            click.echo(f"   hint: {_CONTROL.sub('?', hint)}", err=True)
     except BrokenPipeError:
         _silence(sys.__stderr__)
 

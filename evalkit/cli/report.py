@@ -101,6 +101,8 @@ def report(records: tuple[Path, ...], out: Path, **flags: Any) -> None:  # noqa:
         page = portray(request, console=console, stop=stop)
     write_atomically(out, page)
     click.echo(f"wrote {out} ({len(page.encode()) / 1e6:.1f} MB)", err=True)
+    if not all(folder.is_dir() for folder in states):
+        click.echo("features were not kept: --state FOLDER makes the next report of them quick", err=True)
 
 
 def _read(path: Path) -> tuple[Path, RunRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -191,8 +191,8 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     deciding = take_until_decided(flags, models=len(models))
     if deciding and trackers:
         raise UsageError("--log does not go with --until-decided", hint="evalkit log RECORD --to TRACKER")
-    scoring = _scoring(flags.pop("task"), flags, models=len(models))
-    requests = _requests(models, ckpts, flags)
+    scoring = scoring_of(flags.pop("task"), flags, models=len(models))
+    requests = requests_of(models, ckpts, flags)
     records: list[RunRecord] = []
     with signals() as stop, StderrConsole() as console:
         for request in requests:
@@ -209,14 +209,19 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
 
 
 @dataclass(frozen=True, slots=True)
-class _Scoring:
-    """How a request is refused early and how it is run."""
+class Scoring:
+    """How a request of one task is refused early, and how it is run."""
 
     check: Callable[[ScoreRequest], None]
     run: Callable[..., RunRecord]
 
 
-def _scoring(task: str, flags: dict[str, Any], *, models: int) -> _Scoring:
+def scoring_of(task: str, flags: dict[str, Any], *, models: int) -> Scoring:
+    """Take the flags that belong to one task out of ``flags``.
+
+    Raises:
+        UsageError: they do not go with the task, or with so many models.
+    """
     from evalkit.evaluate import run  # noqa: PLC0415 - loads torch
     from evalkit.pairs.reconstruction import check_request, score_reconstruction  # noqa: PLC0415
     from evalkit.pairs.request import Outputs  # noqa: PLC0415
@@ -227,14 +232,19 @@ def _scoring(task: str, flags: dict[str, Any], *, models: int) -> _Scoring:
     if task != "reconstruct":
         if outputs != Outputs():
             raise UsageError("--per-pair, --worst, --worst-by and -k belong to --task reconstruct")
-        return _Scoring(ScoreRequest.check, run)
+        return Scoring(ScoreRequest.check, run)
     outputs.check()
     if models > 1 and (outputs.per_pair or outputs.worst):
         raise UsageError("--per-pair and --worst go with one --model", hint="each would overwrite the last")
-    return _Scoring(check_request, partial(score_reconstruction, outputs=outputs))
+    return Scoring(check_request, partial(score_reconstruction, outputs=outputs))
 
 
-def _requests(models: tuple[str, ...], ckpts: tuple[Path, ...], flags: dict[str, Any]) -> list[ScoreRequest]:
+def requests_of(models: Sequence[str], ckpts: Sequence[Path], flags: dict[str, Any]) -> list[ScoreRequest]:
+    """Return what is to be scored: one request a model, or that of images.
+
+    Raises:
+        UsageError: flags that do not go together.
+    """
     from evalkit.request import ScoreRequest  # noqa: PLC0415 - loads torch
 
     if ckpts and len(ckpts) != len(models):

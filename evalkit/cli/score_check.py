@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.cli.score import _requests, _scoring, score
+from evalkit.cli.score import requests_of, score, scoring_of
 from evalkit.cli.until_decided import take_until_decided
 from evalkit.errors import UsageError
 from evalkit.generators import GENERATOR_FACTS
@@ -33,8 +33,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     models, ckpts = flags.pop("models"), flags.pop("ckpts")
     take_until_decided(flags, models=len(models))
     task = flags.pop("task")
-    _scoring(task, flags, models=len(models))
-    requests = _requests(models, ckpts, flags)
+    scoring_of(task, flags, models=len(models))
+    requests = requests_of(models, ckpts, flags)
     for request in requests:
         _check_subject(request)
         if task == "reconstruct":

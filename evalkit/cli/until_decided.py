@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.gate_options import BURDENS, read_gate_spec
+from evalkit.cli.gate_output import say
 from evalkit.cli.options import F
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from evalkit.anytime import Decision
     from evalkit.console import Console
-    from evalkit.gate.facts import Burden, GateSpec
+    from evalkit.gate.facts import GateSpec
     from evalkit.reporting.rendering import Format
     from evalkit.request import ScoreRequest
 
-_BURDENS: dict[str, Burden] = {"pull-request": "regression", "release": "candidate"}
 _FLAGS = {
     "baseline": "--baseline",
     "rules": "--rule",
@@ -59,7 +60,7 @@ def until_decided_options(command: F) -> F:
         click.option(
             "--for",
             "purpose",
-            type=click.Choice(list(_BURDENS)),
+            type=click.Choice(list(BURDENS)),
             help="Of --until-decided: who must prove; what is undecided at the end passes a pull-request and "
             "exits 4 for a release.",
         ),
@@ -91,7 +92,7 @@ class UntilDecided:
         decision = score_until_decided(
             request, baseline=self.baseline, spec=self.spec, console=console, stop=stop
         )
-        click.echo(_rendered(decision, output_format), nl=False)
+        say(_rendered(decision, output_format), newline=False)
         console.note(f"record: {request.out / decision.record.run_id}.json ({decision.record.status})")
         if decision.record.status == "partial":
             console.note(
@@ -123,22 +124,9 @@ def take_until_decided(flags: dict[str, Any], *, models: int) -> UntilDecided | 
             "--until-decided samples one --model: it saves drawing images",
             hint="score to the end, then evalkit gate",
         )
-    return UntilDecided(baseline=given["baseline"], spec=_spec(given))
-
-
-def _spec(given: dict[str, Any]) -> GateSpec:
-    """Read the rules from one place; --for overrules the file, as in `evalkit gate`."""
-    from evalkit.gate.facts import GateSpec  # noqa: PLC0415 - not for --help
-    from evalkit.gate.rules import checked_spec, parse_rule, read_spec  # noqa: PLC0415
-
-    if given["rules"] and given["spec"]:
-        raise UsageError("--rule and --spec do not go together", hint="write the rule into the file")
-    spec = (
-        read_spec(given["spec"]) if given["spec"] else GateSpec(rules=tuple(map(parse_rule, given["rules"])))
+    return UntilDecided(
+        baseline=given["baseline"], spec=read_gate_spec(given["rules"], given["spec"], given["purpose"])
     )
-    if given["purpose"] is not None:
-        spec = replace(spec, burden=_BURDENS[given["purpose"]])
-    return checked_spec(spec)
 
 
 def _rendered(decision: Decision, output_format: Format) -> str:

@@ -28,11 +28,12 @@ from evalkit import strict_json
 from evalkit.atomic import write_atomically
 from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError, TemporaryError, UsageError
+from evalkit.gate.acceptances import ACCEPTED, standing
 from evalkit.gate.facts import GateReport, Status
 from evalkit.gate.sentences import label_of
 from evalkit.record import RunRecord, utc_now
 
-LOG = "accepted.jsonl"
+LOG = ACCEPTED
 REPLACED = "replaced"
 SCHEMA = "evalkit.accepted/1"
 
@@ -85,13 +86,18 @@ def check_acceptable(ref: str, why: str) -> None:
     """Refuse what can never be accepted, before anything is read.
 
     Raises:
-        UsageError: no reason is given, or ``ref`` is a row of a leaderboard or a leaderboard's records.
+        UsageError: no reason is given, or ``ref`` is a row of a leaderboard or a leaderboard's records, or no
+            name of a file.
     """
     if not why.strip():
         raise UsageError("--accept needs a reason", hint='--why "what changed, and why that is right"')
     path = Path(ref)
     hint = "boards grow by: evalkit leaderboard add RECORD --board FOLDER"
-    if (not path.exists() and "#" in ref) or path.suffix.lower() == ".csv":
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no file can be named {ref[:80]!r}", hint="choose another name") from error
+    if (not there and "#" in ref) or path.suffix.lower() == ".csv":
         raise UsageError(f"{ref} is a row of a leaderboard: a gate does not change it", hint=hint)
     if (path.parent / "board.toml").exists() or (path / "board.toml").exists():
         raise UsageError(f"{ref} belongs to a leaderboard: a gate does not change it", hint=hint)
@@ -141,8 +147,7 @@ def _replace(record: RunRecord, path: Path, report: GateReport | None, why: str)
 
 def _add(record: RunRecord, folder: Path, report: GateReport | None, why: str) -> Accepted:
     """Put the record into the folder unless it is there."""
-    if report and (latest := _last_accepted(folder / LOG)):
-        _require_unchanged(latest, report, folder)
+    _require_standing(record, folder, report)
     text = strict_json.dumps(record.to_json())
     path = _file_of(folder, record.run_id)
     if path is not None and RunRecord.read(path) != record:
@@ -165,18 +170,25 @@ def _require_unchanged(found: str | None, report: GateReport | None, path: Path)
     """Refuse to replace a baseline that the verdict was not about."""
     judged = report.baseline.run_id if report else None
     if found != judged:
+        before = f"no longer {judged}" if judged else "where there was none"
         raise TemporaryError(
-            f"the baseline at {path} is now {found}, no longer {judged}",
+            f"the baseline at {path} is now {found or 'gone'}, {before}",
             hint="another run was accepted meanwhile; run the gate again",
         )
 
 
-def _last_accepted(log: Path) -> str | None:
-    """Return the run id of the last line."""
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line] if log.exists() else []
-    last = strict_json.loads(lines[-1]) if lines else None
-    found = last.get("run_id") if isinstance(last, dict) else None
-    return found if isinstance(found, str) else None
+def _require_standing(record: RunRecord, folder: Path, report: GateReport | None) -> None:
+    """Refuse what was judged by a baseline that stands no longer, or by none where there is one by now."""
+    log = folder / LOG
+    runs = standing(folder) if log.is_file() and log.read_bytes().strip() else ()
+    if report is None:
+        files = filter(None, (_file_of(folder, run_id) for run_id in reversed(runs)))
+        found = (RunRecord.read(file) for file in files)
+        _require_unchanged(
+            next((r.run_id for r in found if r.model.id == record.model.id), None), None, folder
+        )
+    elif runs and report.baseline.run_id not in runs:
+        _require_unchanged(runs[-1], report, folder)
 
 
 def _line(

@@ -14,17 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit import strict_json
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
+from evalkit.gate.acceptances import ACCEPTED, heirs_of, read_text
 from evalkit.gate.board_rows import BoardRow, read_board_row
 from evalkit.gate.facts import Quantity, Side
 from evalkit.gate.quantities import quantities
 from evalkit.gate.subjects import Identity, age, identity, seeds_text, subject
 from evalkit.record import RunRecord
-
-ACCEPTED = "accepted.jsonl"
-"""In a folder of records: a JSON object a line, with the ``run_id`` of an accepted baseline, and with
-``old_run_id`` of the one that it took the place of."""
 
 # Models that an error names before it says that there are more.
 _NAMED = 8
@@ -60,13 +56,15 @@ def side_of(record: RunRecord, source: str) -> Side:
     )
 
 
-def find_candidate(path: Path) -> tuple[RunRecord, ...]:
-    """Return the record at ``path``; of a folder the newest one, then older ones of the same model alike.
+def find_candidate(ref: str | Path) -> tuple[RunRecord, ...]:
+    """Return the record at ``ref``; of a folder the newest one, then older ones of the same model alike.
 
     Raises:
+        UsageError: ``ref`` is empty.
         NothingMeasuredError: nothing is there, or the (newest) record is not complete.
         InvalidInputError: a file is no record, or holds NaN.
     """
+    path = _place(ref, "candidate")
     if path.is_dir():
         found = _records_below(path)
         if not found:
@@ -91,10 +89,10 @@ def find_baseline(ref: str | Path, candidate: Sequence[RunRecord]) -> Baseline:
 
     Raises:
         NothingMeasuredError: nothing is there, or nothing but the candidate, or several other models.
-        UsageError: a CSV file without ``#model``.
+        UsageError: ``ref`` is empty, or a CSV file without ``#model``.
         InvalidInputError: a file is no record or no leaderboard, or holds NaN.
     """
-    path = Path(ref)
+    path = _place(ref, "baseline")
     if path.is_dir():
         return _of_folder(path, candidate)
     if path.is_file() and path.suffix.lower() != ".csv":
@@ -106,6 +104,19 @@ def find_baseline(ref: str | Path, candidate: Sequence[RunRecord]) -> Baseline:
         return _of_row(read_board_row(Path(file), model, candidate[0].protocol.fingerprint), str(ref))
     hint = f"{_HINT}; a row of a leaderboard is leaderboards/x/scores.csv#model"
     raise NothingMeasuredError(f"no baseline at {ref}", hint=hint)
+
+
+def _place(ref: str | Path, what: str) -> Path:
+    """Return ``ref`` as a path that the system can look up."""
+    if not str(ref):  # an unset variable of a script, and as a path the folder that one is in
+        raise UsageError(f"the {what} is empty", hint="name a record, or a folder of records")
+    path = Path(ref)
+    try:
+        path.is_dir()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise NothingMeasuredError(f"no {what} at {str(ref)[:80]!r}: {why}", hint=_HINT) from error
+    return path
 
 
 def _of_file(path: Path, candidate: Sequence[RunRecord]) -> Baseline:
@@ -169,11 +180,7 @@ def _newest(
         return comparable[0], []
     chosen = next((pair for pair in comparable if pair[0].model.id == model), None)
     if chosen is None:
-        known = ", ".join(models[:_NAMED]) + (" …" if len(models) > _NAMED else "")
-        raise NothingMeasuredError(
-            f"{folder} holds {len(models)} models ({known}), and none of them is {model}",
-            hint="name the record to compare with, or a folder of one model's records",
-        )
+        raise _of_others(f"{folder} holds", models, model)
     which = "its newest record of the candidate's model"
     return chosen, [f"{folder} holds {len(models)} models; the baseline is {which}: {chosen[0].run_id}"]
 
@@ -183,43 +190,30 @@ def _accepted(
 ) -> tuple[RunRecord, Path]:
     """Return the record that was accepted last.
 
-    Where baselines of several models stand side by side, each of them accepted by itself and none since
-    replaced by another, it is the last one of the candidate's model, if there is one.
+    Where several stand side by side it is the last one of the candidate's model, else the one that took the
+    place of a run of that model.
     """
-    standing: dict[str, None] = {}
-    for run_id, replaced in _acceptances(folder / ACCEPTED):
-        standing.pop(replaced or run_id, None)
-        standing.pop(run_id, None)
-        standing[run_id] = None
     by_run = {record.run_id: (record, file) for record, file in found}
-    last = next(reversed(standing))
-    own = (r for r in reversed(standing) if r in by_run and by_run[r][0].model.id == candidate[0].model.id)
-    run_id = next(own, last)
+    heirs, model = heirs_of(folder / ACCEPTED), candidate[0].model.id
+    stand = [run_id for run_id in heirs if heirs[run_id] == run_id]
+    own = [run_id for run_id in heirs if run_id in by_run and by_run[run_id][0].model.id == model]
+    own.sort(key=lambda run_id: heirs[run_id] == run_id)
+    others = sorted({by_run[run_id][0].model.id for run_id in stand if run_id in by_run})
+    if len(others) > 1 and not own:
+        raise _of_others(f"the accepted baselines in {folder} are of", others, model)
+    run_id = heirs[own[-1]] if own else stand[-1]
     if run_id not in by_run:
         hint = "put its record back, or accept another run"
         raise NothingMeasuredError(f"the accepted baseline {run_id} is not in {folder}", hint=hint)
     return by_run[run_id]
 
 
-def _acceptances(path: Path) -> list[tuple[str, str | None]]:
-    """Return of each line of the log the run that was accepted and the one it took the place of."""
-    pairs: list[tuple[str, str | None]] = []
-    try:
-        pairs.extend(_acceptance(line) for line in _text(path).split("\n") if line.strip())
-    except InvalidInputError as error:
-        hint = "evalkit gate --accept writes it, a line of JSON for each baseline; was it cut short?"
-        raise InvalidInputError(f"{path}, line {len(pairs) + 1}: {error}", hint=hint) from error
-    if not pairs:
-        raise NothingMeasuredError(f"{path} is empty: no baseline was accepted", hint="evalkit gate --accept")
-    return pairs
-
-
-def _acceptance(line: str) -> tuple[str, str | None]:
-    told = strict_json.loads(line)
-    run_id, old = (told.get("run_id"), told.get("old_run_id")) if isinstance(told, dict) else (None, None)
-    if not isinstance(run_id, str) or not isinstance(old, str | None):
-        raise InvalidInputError("it does not say which run was accepted")
-    return run_id, old
+def _of_others(where: str, models: Sequence[str], model: str) -> NothingMeasuredError:
+    known = ", ".join(models[:_NAMED]) + (" …" if len(models) > _NAMED else "")
+    return NothingMeasuredError(
+        f"{where} {len(models)} models ({known}), and none of them is {model}",
+        hint="name the record to compare with, or a folder of one model's records",
+    )
 
 
 def _records_below(folder: Path) -> list[tuple[RunRecord, Path]]:
@@ -237,7 +231,7 @@ def _claiming(folder: Path) -> Iterator[Path]:
         if not file.is_file():
             continue
         try:
-            data = json.loads(_text(file))
+            data = json.loads(read_text(file))
         except (ValueError, RecursionError) as error:
             hint = "was it cut short? remove it, or name the record itself"
             raise InvalidInputError(f"{file} is not JSON", hint=hint) from error
@@ -245,17 +239,8 @@ def _claiming(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NothingMeasuredError(f"cannot read {file}: {error.strerror}", hint="check its owner") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{file}: not UTF-8 text", hint="this is not a record of evalkit") from error
-
-
 def _read(file: Path) -> RunRecord:
-    _text(file)
+    read_text(file)
     return RunRecord.read(file)
 
 

@@ -11,6 +11,8 @@ from evalkit.gate.reasons import advice
 from evalkit.gate.subjects import identity
 from evalkit.record import RunRecord
 
+# Standard errors from 0 that tell a value from 0.
+_CLEAR = 2.0
 # Provenance that is no part of the protocol and may yet move a score a little.
 _ENVIRONMENT = {
     "evalkit": "releases of evalkit",
@@ -27,6 +29,7 @@ def cautions(
         *baseline.notes,
         *_undecided(outcomes, spec),
         *_same_model_other_score(candidate[0], baseline, outcomes),
+        *_shares_of_nothing(outcomes),
         *_environment(candidate[0], baseline),
         *_unread(candidate, "candidate", outcomes),
         *_unread(baseline.records, "baseline", outcomes),
@@ -62,6 +65,20 @@ def _same_model_other_score(
             f"the same checkpoint, sampler and seeds gave another {', '.join(dict.fromkeys(names))}: "
             "the code or the machine changed"
         )
+
+
+def _shares_of_nothing(outcomes: Sequence[RuleOutcome]) -> Iterator[str]:
+    """A share of a value that is 0 within its error bar is a margin drawn by chance."""
+    for outcome in outcomes:
+        theirs, rule = outcome.baseline, outcome.rule
+        if theirs is None or outcome.difference is None or not rule.relative or rule.band is not None:
+            continue
+        share = rule.relative * abs(theirs.value)
+        if share >= rule.absolute and abs(theirs.value) <= _CLEAR * (theirs.se or 0.0):
+            yield (
+                f"{full_name(theirs)} of the baseline is 0 within its error bar, so a share of it means "
+                "little as a margin: give one in its own unit, abs=…"
+            )
 
 
 def _environment(candidate: RunRecord, baseline: Baseline) -> Iterator[str]:

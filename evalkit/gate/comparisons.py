@@ -119,12 +119,14 @@ def other_conditions(ours: Quantity, theirs: Quantity) -> dict[str, tuple[str, s
 def _with_errors(rule: Rule, ours: Quantity, theirs: Quantity, sides: Sides) -> Comparison:
     """Return the comparison with the error bars of the blocks, else those of several runs, else none."""
     records, own = sides.baseline.records, identity(sides.candidate[0])
+    # Images of a folder have no seeds, and still are the same where the run is.
+    same_run = bool(records) and sides.candidate[0].run_id == records[0].run_id
     found = difference(
         ours,
         theirs,
         same_seeds=bool(records) and same_seeds(sides.candidate[0], records[0]),
         # Scores of the same images are equal; their speeds are measured each time.
-        same_images=own is not None and own == sides.baseline.identity and ours.n > 0,
+        same_images=(same_run or (own is not None and own == sides.baseline.identity)) and ours.n > 0,
     )
     if found.se is None:
         here, there = _runs(sides.candidate, ours), _runs(records, theirs)
@@ -171,14 +173,17 @@ def _why_plainly(rule: Rule, ours: Quantity, theirs: Quantity) -> str:
 def _plainly(found: Comparison, *, why: str) -> RuleOutcome:
     rule, baseline, value = found.rule, found.baseline.value, found.difference.value
     failed = exceeds(value, found.margin, baseline=baseline)
+    improved = exceeds(-value, found.margin, baseline=baseline)
     by_share = rule.relative * abs(baseline) > rule.absolute
     return replace(
         found.outcome(
             "regression" if failed else "pass",
-            plain_reason(value, margin=found.margin, failed=failed, why=why),
+            plain_reason(
+                value, margin=found.margin, beyond=failed or improved, unit=found.candidate.unit, why=why
+            ),
         ),
         mode=rule.mode or ("rel" if by_share else "abs"),
-        improved=exceeds(-value, found.margin, baseline=baseline),
+        improved=improved,
     )
 
 

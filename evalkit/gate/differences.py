@@ -92,10 +92,13 @@ def difference(
         return Difference(0.0, 0.0, degrees, "paired", identical=True)
     if candidate.se is None or baseline.se is None:
         return Difference(value)
+    rounding = _ROUNDING * max(abs(candidate.value), abs(baseline.value))
     if same_seeds and _equal_blocks(candidate, baseline):
-        return Difference(value, _paired_error(candidate, baseline), len(candidate.loo) - 1, "paired")
+        error, degrees = _paired_error(candidate, baseline), len(candidate.loo) - 1
+        return Difference(value, error if error > rounding else 0.0, degrees, "paired")
     error = math.hypot(candidate.se, baseline.se)
-    return Difference(value, error, _smaller_degrees(candidate, baseline), "unpaired")
+    degrees = _smaller_degrees(candidate, baseline)
+    return Difference(value, error if error > rounding else 0.0, degrees, "unpaired")
 
 
 def difference_of_runs(
@@ -162,11 +165,19 @@ def _raw_error(without: Sequence[float], sizes: Sequence[int]) -> float:
     """Return the jackknife's standard error of leave-one-out values alone.
 
     They stand around their own mean: for equal blocks the estimate from all rows does not matter, and a
-    metric may print another headline than the one that its blocks belong to.
+    metric may print another headline than the one that its blocks belong to. The formula is that of
+    :func:`evalkit.numerics.resampling.jackknife`, which takes a second to load.
     """
-    from evalkit.numerics.resampling import jackknife  # noqa: PLC0415 - loads scipy
-
-    return jackknife(fmean(without), without, sizes=sizes).stderr
+    centre, total = fmean(without), sum(sizes)
+    ratios = [total / size for size in sizes]
+    changes = [(1 - 1 / ratio) * (centre - value) for ratio, value in zip(ratios, without, strict=True)]
+    correction = math.fsum(changes)
+    return math.sqrt(
+        fmean(
+            (ratio * change - correction) ** 2 / (ratio - 1)
+            for ratio, change in zip(ratios, changes, strict=True)
+        )
+    )
 
 
 def _smaller_degrees(candidate: Quantity, baseline: Quantity) -> int:

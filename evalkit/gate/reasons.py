@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalkit.gate.bounds import MOST_IMAGES, Verdict
 from evalkit.gate.differences import Difference
 from evalkit.gate.facts import Errors, Quantity
-from evalkit.reporting.formatting import rounded_like, significant
+from evalkit.reporting.formatting import human_bytes, rounded_like, significant
 
 _SOURCES = {
     "paired": "paired by seed",
@@ -19,7 +19,7 @@ def stat_reason(
 ) -> str:
     """Return the sentence on a rule that was judged by its error bar."""
     if difference.identical:
-        return "identical: the same checkpoint, sampler and seeds gave the same score"
+        return "identical: the very same images gave the same score"
     sure = f"{100 * (1 - alpha):g} % sure"
     margins = _like(margin, difference)
     found = f"{_change(difference)} ({_SOURCES[difference.errors]})"
@@ -36,10 +36,14 @@ def stat_reason(
     return f"{found}: {undecided}; {advice(difference.errors, images)}{again}"
 
 
-def plain_reason(value: float, *, margin: float, failed: bool, why: str) -> str:
-    """Return the sentence on a rule that compares plain values; ``why`` says why there is no error bar."""
-    side = "beyond" if failed else "within"
-    return f"{_signed(value)}, {side} the margin {_number(margin)}{f'; {why}' if why else ''}"
+def plain_reason(value: float, *, margin: float, beyond: bool, unit: str, why: str) -> str:
+    """Return the sentence on a rule that compares plain values; ``why`` says why there is no error bar.
+
+    ``beyond``: the difference, for worse or for better, is larger than the margin.
+    """
+    side = "beyond" if beyond else "within"
+    size = f"{_with_unit(abs(value), unit)} {_direction(value)}" if value else "equal"
+    return f"{size}, {side} the margin {_with_unit(margin, unit)}{f'; {why}' if why else ''}"
 
 
 def band_reason(quantity: Quantity, band: tuple[float, float], *, failed: bool) -> str:
@@ -89,6 +93,11 @@ def _like(number: float, difference: Difference) -> str:
     """Round as the difference is; a number that would come out as 0 keeps two digits of its own."""
     text = rounded_like(number, value=difference.value, error=difference.se)
     return text if any(digit in text for digit in "123456789") else significant(number, 2)
+
+
+def _with_unit(number: float, unit: str) -> str:
+    """Bytes are read in GiB, as in the table."""
+    return human_bytes(number) if unit == "B" else f"{_number(number)} {unit}".rstrip()
 
 
 def _number(number: float) -> str:

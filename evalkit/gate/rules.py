@@ -37,6 +37,7 @@ _WORDS = ("stat", "abs", "rel", "band", "abs=", "rel=", "band=")
 _SPEC_KEYS = ("alpha", "burden", "rule")
 _RULE_KEYS = ("metric", "variant", "mode", "absolute", "relative", "band")
 _DEFAULT_RELATIVE = 0.05
+_LEAST_ALPHA = 1e-6  # no error bar of a few blocks speaks for less
 
 
 def parse_rule(text: str) -> Rule:
@@ -136,11 +137,12 @@ def checked_spec(spec: GateSpec) -> GateSpec:
     """Return ``spec`` if it can be judged by.
 
     Raises:
-        UsageError: alpha not in 0..0.5 (both excluded), an unknown burden, a rule that says twice the same or
+        UsageError: alpha below 1e-6 or not below 0.5, an unknown burden, a rule that says twice the same or
             contradicts itself.
     """
-    if not 0 < spec.alpha < 0.5:
-        raise UsageError(f"alpha is {spec.alpha}, not between 0 and 0.5", hint="the usual one is 0.05")
+    if not _LEAST_ALPHA <= spec.alpha < 0.5:
+        limits = f"at least {_LEAST_ALPHA:g} and below 0.5"
+        raise UsageError(f"alpha is {spec.alpha}, not {limits}", hint="the usual one is 0.05")
     if spec.burden not in get_args(Burden):
         raise UsageError(
             f"unknown burden {spec.burden!r}", hint=did_you_mean(str(spec.burden), get_args(Burden))

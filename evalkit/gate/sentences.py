@@ -10,6 +10,8 @@ from evalkit.gate.facts import GateReport, RuleOutcome, Side, Status
 ACCEPT = 'to make it the baseline, run the same command with --accept --why "…"'
 """What the report says where a better candidate could become the baseline."""
 
+# Rules that the verdict names before it says how many more there are.
+_NAMED = 6
 _ERRORS: Mapping[str, str] = {
     "paired": "paired by block (the seeds agree)",
     "unpaired": "unpaired",
@@ -107,7 +109,9 @@ def _named(report: GateReport, status: Status, *, improved: bool = False) -> str
     """List the rules of a status, of those only the improved ones where asked."""
     labels = zip(rule_labels(report.outcomes), report.outcomes, strict=True)
     found = [(label, o) for label, o in labels if o.status == status and o.improved >= improved]
-    return ", ".join(
+    names = [
         f"{label} (outside its band)" if o.mode == "band" and status == "regression" else label
         for label, o in found
-    )
+    ]
+    more = len(names) - _NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMED])} and {more} more"

@@ -13,7 +13,7 @@ from pathlib import Path
 from evalkit.leaderboard.board import read_info
 from evalkit.leaderboard.build import Content, built_content, expected_figures
 from evalkit.leaderboard.figures import file_digest, read_digests
-from evalkit.leaderboard.manifest import broken_files, lost_since
+from evalkit.leaderboard.manifest import WINDOWS, broken_files, lost_since
 from evalkit.reporting.formatting import Style
 
 _SHOWN = 60  # characters of a differing line
@@ -96,7 +96,7 @@ def _stale_figures(folder: Path, content: Content) -> dict[str, str]:
 def _difference(found: bytes, wanted: str) -> str:
     """Say where two texts first differ, and how."""
     if found.replace(b"\r\n", b"\n") == wanted.encode():
-        return "has the line ends of Windows: git needs the line '* -text' in .gitattributes"
+        return WINDOWS
     here, there = found.decode("utf-8", "replace").split("\n"), wanted.split("\n")
     line = next((i for i, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
     if line is None:

@@ -10,6 +10,8 @@ from evalkit.reporting.formatting import Style
 from evalkit.spec import Scalar
 from evalkit.spreadsheets import inert_text
 
+_PLAIN = Style()
+
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Scalar]]) -> str:
     """Return a header and a line for each row; what a row does not hold is an empty cell.
@@ -32,4 +34,4 @@ def _cell(value: Scalar) -> str:
     if not isinstance(value, str):
         return repr(value)
     # Blanks at the ends would hide a formula from us, not from every spreadsheet.
-    return inert_text(Style().plain(value).strip())
+    return inert_text(_PLAIN.plain(value).strip())

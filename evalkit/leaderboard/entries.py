@@ -120,7 +120,7 @@ def check_url(url: str) -> None:
 
 
 def check_line(text: str, *, what: str, longest: int) -> None:
-    """Raise :class:`UsageError` where ``text`` is too long, or holds control characters or what is no UTF-8."""
+    """Raise :class:`UsageError` where ``text`` is too long or holds control characters, or is no UTF-8."""
     if len(text) > longest:
         raise UsageError(f"{what} of {len(text)} characters are too long", hint=f"at most {longest}")
     if utf8_text(Style().plain(text)) != text:

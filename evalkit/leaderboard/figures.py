@@ -20,19 +20,25 @@ from typing import Any
 from evalkit import strict_json
 from evalkit.errors import InvalidInputError
 from evalkit.leaderboard.facts import Board, Group
-from evalkit.leaderboard.labels import place_labels
-from evalkit.leaderboard.ranking import estimate_of, fastest, result_of
+from evalkit.leaderboard.ranking import estimate_of, result_of, wants_log_axis
+from evalkit.pages.charts import MANY_POINTS, MOST_LABELS, corners
+from evalkit.pages.labels import ADVANCE, Anchor, Box, Label, place
 from evalkit.pages.markers import markers
+from evalkit.pages.scales import Scale
+from evalkit.reporting.costs import fastest
 from evalkit.reporting.formatting import ARROWS
 from evalkit.spec import Better, sha256_of
 
 DIGESTS = "figures/digests.json"
 SUFFIXES = (".svg", ".png")
 _SCHEMA = "evalkit.figures/1"
-_DRAWING = 1  # rises when the same numbers are drawn differently
+_DRAWING = 2  # rises when the same numbers are drawn differently
 _FINGERPRINT = 8
-# From this ratio of the worst to the best value on, a linear axis would press the good models together.
-_WIDE = 20.0
+_COLUMNS = 5  # of the legend
+_POINTS_PER_INCH = 72.0
+_ADVANCE = 5.4  # points: of a bold letter of 8 points
+_RADIUS, _CLEARANCE, _EDGE = 6.0, 2.0, 5.0  # around a mark, around a line, within the frame
+_ALIGN: Mapping[Anchor, str] = {"start": "left", "middle": "center", "end": "right"}
 # Okabe & Ito 2008, in the order of the pages' classes c0 to c6.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 _MARKERS = "os^DvPp"
@@ -40,6 +46,9 @@ _METADATA: Mapping[str, Mapping[str, str | None]] = {
     ".svg": {"Date": None, "Creator": "evalkit"},
     ".png": {"Software": "evalkit"},
 }
+
+
+_Scales = tuple[Scale, Scale]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +83,8 @@ class Plot:
 def plots_of(board: Board) -> tuple[Plot, ...]:
     """Return the figures of a board: one a group in which at least two models have a score and a speed."""
     plots = []
-    for place, group in enumerate(board.groups):
-        stem = f"pareto-{group.fingerprint[:_FINGERPRINT]}" if place else "pareto"
+    for number, group in enumerate(board.groups):
+        stem = f"pareto-{group.fingerprint[:_FINGERPRINT]}" if number else "pareto"
         marks, devices = _marks(group)
         # Speeds of two devices say nothing about the models.
         if len(marks) > 1 and len(devices) == 1:
@@ -132,10 +141,11 @@ def draw(plot: Plot) -> dict[str, bytes]:
         mpl.rcdefaults()  # the user's own style would give other bytes
         mpl.rcParams["svg.hashsalt"] = "evalkit"
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axis = figure.add_subplot()
-        _fill(axis, plot)
+        axis, scales = figure.add_subplot(), _scales(plot)
+        _fill(axis, plot, scales)
+        _furnish(axis, plot, scales)
         figure.draw_without_rendering()
-        _label(axis, plot)
+        _label(axis, plot, scales)
         return {f"figures/{plot.stem}{suffix}": _bytes(figure, suffix) for suffix in SUFFIXES}
 
 
@@ -153,7 +163,7 @@ def _figure_path(name: str) -> str:
 def _marks(group: Group) -> tuple[list[Mark], set[str]]:
     marks, devices = [], set()
     for entry in group.entries:
-        result, speed = result_of(entry.record, group.headline), fastest(entry.record)
+        result, speed = result_of(entry.record, group.headline, group.variant), fastest(entry.record)
         if result is None or speed is None or speed.throughput <= 0:
             continue
         known = estimate_of(result)
@@ -173,26 +183,29 @@ def _marks(group: Group) -> tuple[list[Mark], set[str]]:
 
 
 def _plot(group: Group, stem: str, title: str, marks: Sequence[Mark], device: str) -> Plot:
-    results = (result_of(entry.record, group.headline) for entry in group.entries)
+    results = (result_of(entry.record, group.headline, group.variant) for entry in group.entries)
     better = next(result.direction for result in results if result)
     return Plot(
         stem=stem, title=title, headline=group.headline, better=better, device=device, marks=tuple(marks)
     )
 
 
-def _fill(axis: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib has no types
-    looks = _looks(mark.family for mark in plot.marks)
-    front = sorted((mark.speed, mark.value) for mark in plot.marks if mark.pareto)
-    axis.plot(*zip(*_stairs(front), strict=True), color="0.6", linewidth=1, linestyle="--", zorder=1)
-    for family, (colour, shape) in looks.items():
+def _fill(axis: Any, plot: Plot, scales: _Scales) -> None:  # noqa: ANN401 - matplotlib has no types
+    across, up = scales
+    crowded = len(plot.marks) > MANY_POINTS
+    front = corners(_at(mark, scales) for mark in plot.marks if mark.pareto)
+    axis.plot(*zip(*front, strict=True), color="0.6", linewidth=1, linestyle="--", zorder=1)
+    for family, (colour, shape) in _looks(mark.family for mark in plot.marks).items():
         own = [mark for mark in plot.marks if mark.family == family]
-        values = [mark.value for mark in own]
-        errors = [[m.value - m.low for m in own], [m.high - m.value for m in own]]
-        speeds = [mark.speed for mark in own]
-        axis.errorbar(speeds, values, yerr=errors, fmt="none", ecolor=colour, capsize=2, zorder=2)
+        told = [mark for mark in own if mark.pareto or not crowded]
+        errors = [
+            [up.at(m.value) - up.at(m.low) for m in told],
+            [up.at(m.high) - up.at(m.value) for m in told],
+        ]
+        bars = {"yerr": errors, "fmt": "none", "ecolor": colour, "capsize": 2, "zorder": 2}
+        axis.errorbar([across.at(m.speed) for m in told], [up.at(m.value) for m in told], **bars)
         axis.scatter(
-            speeds,
-            values,
+            *zip(*(_at(mark, scales) for mark in own), strict=True),
             c=colour,
             marker=shape,
             s=42,
@@ -200,55 +213,70 @@ def _fill(axis: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib has no ty
             linewidths=0.6,
             label=family,
             zorder=3,
+            # Ten thousand outlines would make a file that opens slowly.
+            rasterized=crowded,
         )
-    lows, highs = min(mark.value for mark in plot.marks), max(mark.value for mark in plot.marks)
-    axis.set_xscale("log")
-    if lows > 0 and highs / lows > _WIDE and min(mark.low for mark in plot.marks) > 0:
-        axis.set_yscale("log")
+
+
+def _furnish(axis: Any, plot: Plot, scales: _Scales) -> None:  # noqa: ANN401 - matplotlib has no types
+    across, up = scales
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    for ticks, scale in ((axis.set_xticks, across), (axis.set_yticks, up)):
+        ticks([at for at, _ in scale.ticks()], [text for _, text in scale.ticks()])
     # Names and devices are foreign text: a dollar in one must not start a formula.
-    axis.set_xlabel(f"images/s ↑ ({plot.device})", parse_math=False)
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.15g}")
-    axis.set_ylabel(f"{plot.headline} {ARROWS[plot.better]}")
+    axis.set_xlabel(f"images/s ↑ ({plot.device}, log scale)", parse_math=False)
+    axis.set_ylabel(f"{plot.headline} {ARROWS[plot.better]}{' (log scale)' if up.log else ''}")
     axis.set_title(plot.title, fontsize=10, parse_math=False)
-    axis.margins(0.12)
     axis.grid(visible=True, which="major", alpha=0.25)
-    axis.legend(frameon=False, fontsize=8)
+    columns = min(_COLUMNS, len({mark.family for mark in plot.marks}))
+    axis.figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
 
 
-def _label(axis: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Write each name beside its mark, where it covers neither another name nor a mark."""
-    scale = axis.figure.dpi / 72.0
-    points = [_scaled(axis.transData.transform((mark.speed, mark.value)), scale) for mark in plot.marks]
-    front = _stairs(sorted(point for point, mark in zip(points, plot.marks, strict=True) if mark.pareto))
-    left, low, right, high = (float(edge) / scale for edge in axis.bbox.extents)
-    places = place_labels(
-        points, [mark.name for mark in plot.marks], inside=(left, low, right, high), line=front
+def _label(axis: Any, plot: Plot, scales: _Scales) -> None:  # noqa: ANN401 - matplotlib has no types
+    """Write names beside their marks as on the page, those on the front first."""
+    left, low, right, high = (float(edge) for edge in axis.bbox.extents)
+    # Pixels to the units of labels, whose letters are wider than these by this much; down instead of up.
+    unit = _POINTS_PER_INCH / axis.figure.dpi * ADVANCE / _ADVANCE
+
+    def on_page(place: tuple[float, float]) -> tuple[float, float]:
+        return (place[0] * (right - left)) * unit, (1 - place[1]) * (high - low) * unit
+
+    told = [mark for mark in plot.marks if mark.pareto or len(plot.marks) <= MANY_POINTS]
+    chosen = sorted(told, key=lambda mark: not mark.pareto)[:MOST_LABELS]
+    front = corners(_at(mark, scales) for mark in plot.marks if mark.pareto)
+    steps = [Box.around(on_page(a), on_page(b), _CLEARANCE) for a, b in itertools.pairwise(front)]
+    ends = ((_at(mark, scales, mark.low), _at(mark, scales, mark.high)) for mark in told)
+    placed = place(
+        [Label(mark.name, *on_page(_at(mark, scales))) for mark in chosen],
+        [Box.around(at, at, _RADIUS) for at in (on_page(_at(mark, scales)) for mark in told)],
+        Box(_EDGE, _EDGE, (right - left) * unit - _EDGE, (high - low) * unit - _EDGE),
+        lines=[*steps, *(Box.around(on_page(a), on_page(b), _CLEARANCE) for a, b in ends)],
     )
-    for mark, place in zip(plot.marks, places, strict=True):
-        if place is not None:
-            axis.annotate(
-                mark.name,
-                (mark.speed, mark.value),
-                xytext=(place.x, place.y),
-                textcoords="offset points",
-                ha=place.align,
-                va="center",
-                fontsize=8,
-                weight="bold" if mark.pareto else "normal",
-                annotation_clip=False,
-                parse_math=False,
-            )
+    bold = {mark.name for mark in plot.marks if mark.pareto}
+    for one in placed:
+        axis.text(
+            one.x / unit / (right - left),
+            1 - one.y / unit / (high - low),
+            one.text,
+            ha=_ALIGN[one.anchor],
+            va="baseline",
+            fontsize=8,
+            weight="bold" if one.text in bold else "normal",
+            parse_math=False,
+        )
 
 
-def _stairs(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the best quality at hand from each speed on: it changes where a model's speed is passed."""
-    corners = [(slower[0], faster[1]) for slower, faster in itertools.pairwise(front)]
-    steps = [point for pair in zip(front, corners, strict=False) for point in pair]
-    return [*steps, *front[-1:]]
+def _scales(plot: Plot) -> _Scales:
+    """Return the axes of the page's plot, from 0 to 1."""
+    values = [mark.value for mark in plot.marks]
+    log = wants_log_axis(values)
+    ends = [end for mark in plot.marks for end in (mark.low, mark.high) if end > 0 or not log]
+    across = Scale.around((mark.speed for mark in plot.marks), start=0, end=1, log=True)
+    return across, Scale.around([*values, *ends], start=0, end=1, log=log)
 
 
-def _scaled(pixels: Sequence[float], scale: float) -> tuple[float, float]:
-    return float(pixels[0]) / scale, float(pixels[1]) / scale
+def _at(mark: Mark, scales: _Scales, value: float | None = None) -> tuple[float, float]:
+    return scales[0].at(mark.speed), scales[1].at(mark.value if value is None else value)
 
 
 def _looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:

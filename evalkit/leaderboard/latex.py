@@ -50,7 +50,7 @@ def latex(text: str) -> str:
 def _comments(table: Table) -> Iterator[str]:
     # One line each: what stands after a line end would no longer be a comment.
     for text in (*table.facts, *(f"{mark} {note}".strip() for mark, note in table.notes)):
-        yield f"% {to_ascii(Style().plain(text))}"
+        yield f"% {to_ascii(Style().plain(text).replace('•', '(bullet)'))}"
 
 
 def _environment(table: Table) -> Iterator[str]:

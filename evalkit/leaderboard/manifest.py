@@ -6,6 +6,7 @@ only ever added: :func:`lost_since` compares with the list at a git revision.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,9 @@ from evalkit.errors import InvalidInputError, UsageError
 NAME = "records.sha256"
 KINDS: Mapping[str, str] = {"records": ".json", "entries": ".json", "samples": ".webp"}
 """The append-only folders of a board, and the ending of their files."""
+
+WINDOWS = "has the line ends of Windows: git needs the line '* -text' in .gitattributes, then a new checkout"
+"""What is wrong with a file that is the published or built one but for its line ends."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:records|entries|samples)/[A-Za-z0-9][A-Za-z0-9._+@-]*)")
 _SECONDS = 30
@@ -71,11 +75,18 @@ def broken_files(folder: Path) -> dict[str, str]:
         if not (folder / path).is_file():
             problems[path] = "was published and is missing"
         elif file_sha256(folder / path) != digest:
-            problems[path] = "was changed after it was published"
+            problems[path] = _change(folder / path, digest)
     for path in published_files(folder):
         if path not in listed:
             problems[path] = "was not added by evalkit leaderboard add"
     return problems
+
+
+def _change(file: Path, digest: str) -> str:
+    content = file.read_bytes()
+    before = content.replace(b"\r\n", b"\n")
+    same = before != content and hashlib.sha256(before).hexdigest() == digest
+    return WINDOWS if same else "was changed after it was published"
 
 
 def lost_since(folder: Path, revision: str) -> dict[str, str]:

@@ -97,7 +97,9 @@ def _section(group: Group, number: int, first: int) -> _Section:
     records = [entry.record for entry in group.entries]
     table = page_table(group, first_anchor=first)
     shared, runs = runs_of(table.rows)
-    ranked = next((found for record in records if (found := result_of(record, group.headline, group.variant))), None)
+    ranked = next(
+        (found for record in records if (found := result_of(record, group.headline, group.variant))), None
+    )
     return _Section(
         number=number,
         fingerprint=group.fingerprint,

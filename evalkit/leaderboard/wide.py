@@ -90,7 +90,7 @@ def rank_text(ranks: tuple[int, int] | None) -> str:
 
 def ranks_by(group: Group, title: str) -> bool:
     """Whether a column with that title holds what ranks; a label of several variants is label/variant."""
-    label, headline = title.split(" ")[0], group.headline
+    label, headline = title.partition(" ")[0], group.headline
     if group.variant is None:
         return bool(headline) and (label == headline or label.startswith(f"{headline}/"))
     return bool(headline) and label in {headline, f"{headline}/{group.variant}"}

@@ -40,6 +40,7 @@ def remembered(function: Callable[Concatenate[A, P], R]) -> Callable[Concatenate
                 return kept[key]
         result = function(array, *args, **kwargs)
         if isinstance(result, np.ndarray):
+            result = result.copy()  # it may be a view of what the caller goes on writing to
             result.flags.writeable = False
         with lock:
             kept[key] = result

@@ -15,7 +15,7 @@ places one also shows the numbers as a table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -26,12 +26,14 @@ from evalkit.pages.labels import Box, Label, place
 from evalkit.pages.markers import Marker, markers
 from evalkit.spec import sha256_of
 
-__all__ = ["MANY_POINTS", "Axis", "Point", "Series", "line", "scatter"]
+__all__ = ["MANY_POINTS", "MOST_LABELS", "Axis", "Point", "Series", "corners", "line", "scatter"]
 
 MANY_POINTS = 500
 """With more points than this, only the emphasised ones have a tooltip, a label and an error bar."""
 
-_MOST_LABELS = 60
+MOST_LABELS = 60
+"""Names beside points; more would only hide them."""
+
 _RADIUS = 7.0
 _CLEARANCE = 2.0
 
@@ -89,14 +91,14 @@ def scatter(
     parts = [frame.furniture(looks)]
     if crowded:
         parts += _crowd([point for point in points if not point.emphasised], looks, frame)
-    stairs = [_corners(front, frame) for front in fronts if len(front) > 1]
-    for corners in stairs:
-        path = "L".join(f"{across:.1f} {up:.1f}" for across, up in corners)
+    stairs = [corners(_at(*place, frame) for place in front) for front in fronts if len(front) > 1]
+    for stair in stairs:
+        path = "L".join(f"{across:.1f} {up:.1f}" for across, up in stair)
         parts.append(Markup('<path class="front" d="M{}"/>').format(path))
     # The emphasised are drawn last, above the others.
     parts += [_mark(p, looks[p.family], frame) for p in sorted(apart, key=lambda p: p.emphasised)]
-    steps = [Box.around(*pair, _CLEARANCE) for corners in stairs for pair in itertools.pairwise(corners)]
-    parts += _labels(apart, [*(_room(point, frame) for point in apart), *steps], frame)
+    steps = [Box.around(*pair, _CLEARANCE) for stair in stairs for pair in itertools.pairwise(stair)]
+    parts += _labels(apart, steps, frame)
     return _picture(frame, parts, title, description)
 
 
@@ -116,7 +118,7 @@ def line(series: Sequence[Series], *, x: Axis, y: Axis, title: str, description:
         path = "L".join(f"{across:.1f} {up:.1f}" for across, up in places)
         parts.append(Markup('<path class="line {}" d="M{}"/>').format(look.colour, path))
         parts += [_mark(point, look, frame) for point in ordered]
-    parts += _labels(points, [_room(point, frame) for point in points], frame)
+    parts += _labels(points, [], frame)
     return _picture(frame, parts, title, description)
 
 
@@ -132,13 +134,11 @@ def _at(x: float, y: float, frame: Frame) -> tuple[float, float]:
     return frame.x.at(x), frame.y.at(y)
 
 
-def _bar(point: Point, frame: Frame) -> str:
-    """Return the path of a point's error bar, empty where it has none."""
+def _bar(point: Point, frame: Frame) -> tuple[float, float, float] | None:
+    """Return where a point's error bar stands, its top and its foot; None where it has none."""
     if point.low is None or point.high is None:
-        return ""
-    across, top = _at(point.x, point.high, frame)
-    foot = frame.y.start if frame.y.log and point.low <= 0 else frame.y.at(point.low)
-    return f"M{across:.1f} {top:.1f}V{foot:.1f}"
+        return None
+    return frame.x.at(point.x), frame.y.at(point.high), frame.y.at(point.low)
 
 
 def _mark(point: Point, look: Marker, frame: Frame) -> Markup:
@@ -150,7 +150,7 @@ def _mark(point: Point, look: Marker, frame: Frame) -> Markup:
     )
     told = Markup("<title>{}</title>").format(tooltip) if tooltip else ""
     bar = _bar(point, frame)
-    drawn = Markup('<path class="bar" d="{}"/>').format(bar) if bar else ""
+    drawn = Markup('<path class="bar" d="M{:.1f} {:.1f}V{:.1f}"/>').format(*bar) if bar else ""
     shape = look.at(*_at(point.x, point.y, frame))
     return opening + told + drawn + Markup('<path class="mark {}" d="{}"/></g>').format(look.colour, shape)
 
@@ -164,20 +164,25 @@ def _crowd(points: Sequence[Point], looks: Mapping[str, Marker], frame: Frame) -
             yield Markup('<path class="mark crowd {}" d="{}"/>').format(look.colour, path)
 
 
-def _corners(front: Sequence[tuple[float, float]], frame: Frame) -> list[tuple[float, float]]:
-    """Return the corners of the staircase: along y to the height of the next point, then along x."""
-    places = sorted(_at(x, y, frame) for x, y in front)
-    turns = [((before[0], after[1]), after) for before, after in itertools.pairwise(places)]
-    return places[:1] + [corner for pair in turns for corner in pair]
+def corners(places: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of the staircase through ``places``: first along y, then along x."""
+    ordered = sorted(places)
+    turns = [((before[0], after[1]), after) for before, after in itertools.pairwise(ordered)]
+    return ordered[:1] + [corner for pair in turns for corner in pair]
 
 
-def _labels(points: Sequence[Point], obstacles: Sequence[Box], frame: Frame) -> Iterator[Markup]:
+def _labels(points: Sequence[Point], steps: Sequence[Box], frame: Frame) -> Iterator[Markup]:
     chosen = sorted((point for point in points if point.label), key=lambda point: not point.emphasised)
-    labels = [Label(visible(p.label), *_at(p.x, p.y, frame)) for p in chosen[:_MOST_LABELS]]
+    labels = [Label(visible(p.label), *_at(p.x, p.y, frame)) for p in chosen[:MOST_LABELS]]
     bounds = Box(frame.x.start, frame.y.end, frame.x.end, frame.y.start)
-    for placed in place(labels, obstacles, bounds):
-        yield Markup('<text class="label" x="{:.1f}" y="{:.1f}">{}</text>').format(
-            placed.x, placed.y, placed.text
+    found = (bar for point in points if (bar := _bar(point, frame)))
+    bars = [Box.around((at, top), (at, foot), _CLEARANCE) for at, top, foot in found]
+    rooms = [_room(point, frame) for point in points]
+    for placed in place(labels, rooms, bounds, lines=[*steps, *bars]):
+        # A text begins at its anchor unless its class says otherwise.
+        anchor = "" if placed.anchor == "start" else f" {placed.anchor}"
+        yield Markup('<text class="label{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
+            anchor, placed.x, placed.y, placed.text
         )
 
 

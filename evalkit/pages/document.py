@@ -90,7 +90,8 @@ def templates(package: str) -> jinja2.Environment:
 
 def visible(text: str) -> str:
     """Return ``text`` with a blank in place of each control character and each override of direction."""
-    return _PLAIN.plain(text)
+    # What is printable holds none of them: a page of ten thousand rows has a million texts.
+    return text if text.isprintable() else _PLAIN.plain(text)
 
 
 def _finalize(value: object) -> object:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 _HEIGHT = 13.0
-# Average advance of a system sans serif at 12 units, rounded up: a label too narrow here would overlap there.
-_ADVANCE = 6.8
+ADVANCE = 6.8
+"""Average advance of a sans serif at 12 units, rounded up: a label too narrow here would overlap there."""
+
 _GAP = 9.0
+
+Anchor = Literal["start", "middle", "end"]
+_SHARES: Mapping[Anchor, float] = {"start": 0.0, "middle": 0.5, "end": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +62,59 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a text's left end and base line stand."""
+    """Where a text's left end, middle or right end and its base line stand."""
 
     text: str
     x: float
     y: float
+    anchor: Anchor
 
     @property
     def box(self) -> Box:
         """The room that the text takes."""
-        return Box(self.x, self.y - _HEIGHT + 3, self.x + text_width(self.text), self.y + 3)
+        width = text_width(self.text)
+        left = self.x - _SHARES[self.anchor] * width
+        return Box(left, self.y - _HEIGHT + 3, left + width, self.y + 3)
 
 
 def text_width(text: str) -> float:
     """Return the width of ``text`` at 12 units, on the safe side."""
-    return sum(_ADVANCE * (2 if unicodedata.east_asian_width(c) in "WF" else 1) for c in text)
+    return ADVANCE * sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def place(labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box) -> list[Placed]:
-    """Return places for ``labels``, the first one first, free of obstacles and within ``bounds``."""
+def place(
+    labels: Sequence[Label], obstacles: Sequence[Box], bounds: Box, *, lines: Sequence[Box] = ()
+) -> list[Placed]:
+    """Return places for ``labels``, the first one first, free of obstacles and within ``bounds``.
+
+    A label crosses one of ``lines`` only where it finds no other place; one without any place is left out.
+    """
     taken, placed = list(obstacles), []
     for label in labels:
-        for candidate in _candidates(label):
-            box = candidate.box
-            if box.inside(bounds) and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                placed.append(candidate)
-                break
+        free = [
+            candidate
+            for candidate in _candidates(label)
+            if (box := candidate.box).inside(bounds) and not any(map(box.overlaps, taken))
+        ]
+        clear = (candidate for candidate in free if not any(map(candidate.box.overlaps, lines)))
+        if chosen := next(clear, free[0] if free else None):
+            taken.append(chosen.box)
+            placed.append(chosen)
     return placed
 
 
 def _candidates(label: Label) -> Iterator[Placed]:
     """Right of the point, left of it, above, below, then the corners."""
-    width = text_width(label.text)
-    right, left, middle = label.x + _GAP, label.x - _GAP - width, label.x - width / 2
+    right, left = label.x + _GAP, label.x - _GAP
     level, above, below = label.y + 4, label.y - _GAP - 2, label.y + _GAP + 10
-    for x, y in (
-        (right, level),
-        (left, level),
-        (middle, above),
-        (middle, below),
-        (right, above + 4),
-        (left, above + 4),
-        (right, below - 4),
-        (left, below - 4),
-    ):
-        yield Placed(label.text, x, y)
+    places: tuple[tuple[float, float, Anchor], ...] = (
+        (right, level, "start"),
+        (left, level, "end"),
+        (label.x, above, "middle"),
+        (label.x, below, "middle"),
+        (right, above + 4, "start"),
+        (left, above + 4, "end"),
+        (right, below - 4, "start"),
+        (left, below - 4, "end"),
+    )
+    return (Placed(label.text, *one) for one in places)

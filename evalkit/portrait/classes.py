@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.core import IndexArray
+from evalkit.numerics.arrays import Float64Array
 from evalkit.numerics.shares import wilson_proportion
 from evalkit.pages.report_facts import Block, Gallery, Paragraph, Pictures, TableBlock
 from evalkit.portrait.extremes import realism_text
@@ -62,17 +62,19 @@ def class_table(side: Side, ranking: Ranking, labels: IndexArray) -> Table:
         "precision ↑ [95 %]",
         "R ≥ 1 ↑ [95 %]",
         "median R ↑",
-        *(["accuracy ↑"] if accuracy else []),
+        *(["accuracy ↑ [95 %]"] if accuracy else []),
     ]
     rows = []
     for label in chosen:
         name, inside = side.sitter.class_name(label), labels == label
         accurate = accuracy.get(name, accuracy.get(str(label)))
         row = [Cell(name), Cell(f"{int(inside.sum()):,}")]
-        row += [Cell(_share(flags[inside])) for flags in (ranking.inside, ranking.realism >= 1)]
-        # The middle one and not the mean of two, either of which may be infinite.
-        row.append(Cell(realism_text(float(np.quantile(ranking.realism[inside], 0.5, method="lower")))))
-        row += [Cell(MISSING if accurate is None else f"{accurate:.2f}")] if accuracy else []
+        row += [
+            Cell(_share(int(flags[inside].sum()), int(inside.sum())))
+            for flags in (ranking.inside, ranking.realism >= 1)
+        ]
+        row.append(Cell(realism_text(_middle(ranking.realism[inside]), digits=3)))
+        row += [Cell(_accurate(accurate, int(inside.sum())))] if accuracy else []
         rows.append(tuple(row))
     left = (
         f"the {len(chosen)} classes of lowest precision of {len(found)}" if len(chosen) < len(found) else ""
@@ -96,8 +98,20 @@ def _worst(ranking: Ranking, labels: IndexArray, found: list[int]) -> list[int]:
     return sorted(found, key=lambda label: float(ranking.inside[labels == label].mean()))[:MOST_ROWS]
 
 
-def _share(flags: NDArray[np.bool_]) -> str:
-    share = wilson_proportion(int(flags.sum()), len(flags))
+def _middle(scores: Float64Array) -> float:
+    """The middle one and not the mean of two, either of which may be infinite."""
+    return float(np.quantile(scores, 0.5, method="lower"))
+
+
+def _accurate(accuracy: float | None, count: int) -> str:
+    if accuracy is None:
+        return MISSING
+    share = wilson_proportion(round(accuracy * count), count)
+    return f"{accuracy:.2f} [{share.low:.2f}, {share.high:.2f}]"
+
+
+def _share(part: int, count: int) -> str:
+    share = wilson_proportion(part, count)
     return f"{share.share:.2f} [{share.low:.2f}, {share.high:.2f}]"
 
 

@@ -37,9 +37,9 @@ def extremes(side: Side) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def realism_text(score: float) -> str:
-    """Return a realism score with two digits; infinite where a sample's features equal a real image's."""
-    return significant(float(score), 2) if np.isfinite(score) else "∞"
+def realism_text(score: float, *, digits: int = 2) -> str:
+    """Return a realism score in a few digits; infinite where features equal a real image's."""
+    return significant(float(score), digits) if np.isfinite(score) else "∞"
 
 
 def _share(side: Side) -> str:

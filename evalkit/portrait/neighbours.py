@@ -112,7 +112,7 @@ def _caption(side: Side, number: int) -> str:
 def _note(table: MemorisationTable, number: int) -> str:
     if table.exact[number]:
         return "its features equal the real image's"
-    return "a near duplicate" if table.near[number] else ""
+    return f"as near as the closest {100 * NEAR_QUANTILE:g} % of real images" if table.near[number] else ""
 
 
 def _summary(sitter: Sitter, real: RealImages, table: MemorisationTable) -> tuple[Paragraph, Paragraph]:

@@ -100,7 +100,7 @@ def difference_table(records: Sequence[RunRecord], names: Sequence[str]) -> Tabl
         title=f"{names[1]} against {names[0]}",
         columns=(
             Column("metric", "left"),
-            *map(Column, (*names, f"{names[1]} less {names[0]}", "95 % interval")),
+            *map(Column, (*names, f"{names[1]} minus {names[0]}", "95 % interval")),
             Column("better", "left"),
         ),
         rows=tuple(rows),

@@ -100,9 +100,7 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{escaped(table.title)}**", "", _markdown_row(titles), _markdown_row(rule)]
     for row in table.rows:
         texts = [f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row]
-        lines.append(
-            _markdown_row([f"{text}{escaped(c.marks)}" for text, c in zip(texts, row, strict=True)])
-        )
+        lines.append(_markdown_row([f"{text}{escaped(c.marks)}" for text, c in zip(texts, row, strict=True)]))
     any_best = any(cell.best for row in table.rows for cell in row)
     lines += ["", escaped(table.legend) + ("; **bold** best of its column." if any_best else ".")]
     for fact in table.facts:

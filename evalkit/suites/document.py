@@ -118,6 +118,8 @@ class _Reader:
                 raise UsageError(
                     f"{row.place}: two rows are called {row.name!r}", hint='tell them apart with as = "…"'
                 )
+        if ".." in name.split("/"):
+            self._refuse("name", f"must not lead out of the folder of runs, as {name!r} does")
         return Suite(
             name=check_identifier(name, what=f"{self._path}: name"),
             title=self._text(data.get("title", name), "title"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,7 @@ from evalkit.generators.toy import GaussianTiles
 from evalkit.sample_files import write_samples
 from evalkit.seeding import image_seeds
 
-ALPHA = 0.05
 TOY = "evalkit.generators.toy:make"
-POWER = Path(__file__).parents[1] / "benchmarks" / "gate_power.csv"
 
 
 @pytest.fixture(scope="module")

@@ -199,3 +199,10 @@ def test_plain_locale_and_no_color():
         check=True,
     )
     assert b"\x1b[" not in done.stdout
+
+
+def test_a_path_cannot_write_to_the_terminal(capsys):
+    assert run(["compare", "no\x1b[31m\x07such\nfolder"]) == 5
+    told = capsys.readouterr().err
+    assert "no?[31m?such\nfolder" in told
+    assert "\x1b" not in told

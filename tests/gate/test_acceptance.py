@@ -181,6 +181,32 @@ def test_of_two_at_once_one_is_told_to_look_again(old, scaled, verdict, tmp_path
     assert len(lines) == 1 + as_folder
 
 
+def test_of_two_first_ones_at_once_the_second_is_told(tmp_path, scaled):
+    place = str(tmp_path / "folder")
+    one, other = (RunRecord.read(scaled(name)) for name in ("one", "other"))
+    gan = RunRecord.read(scaled("gan", model="cgan"))
+    accept(one, place, report=None, why="the first")
+    with pytest.raises(TemporaryError, match=f"is now {one.run_id}, where there was none"):
+        accept(other, place, report=None, why="the first, it was thought")
+    accept(gan, place, report=None, why="the first of its model")
+    assert [line["run_id"] for line in lines_of(tmp_path / "folder")] == [one.run_id, gan.run_id]
+    (tmp_path / "folder" / f"{one.run_id}.json").unlink()
+    accept(other, place, report=None, why="the record of the first is gone")
+    assert find_baseline(place, (one,)).side.run_id == other.run_id
+
+
+def test_each_of_the_models_of_a_folder_has_its_own_baseline(tmp_path, scaled, verdict):
+    place = tmp_path / "baselines"
+    for model in ("ddpm", "cgan"):
+        first = RunRecord.read(scaled(model, model=model))
+        accept(first, str(place / f"{model}.json"), report=None, why="the first")
+    better = RunRecord.read(scaled("better"))
+    accept(better, str(place), report=verdict(place / "ddpm.json"), why="better")
+    for model, run_id in (("ddpm", better.run_id), ("cgan", "20270101T000000Z-cgan")):
+        candidate = RunRecord.read(scaled("candidate", model=model))
+        assert find_baseline(str(place), (candidate,)).side.run_id == run_id
+
+
 @pytest.mark.parametrize("why", ["", "  \n"])
 def test_a_reason_is_needed(why):
     with pytest.raises(UsageError, match="reason"):

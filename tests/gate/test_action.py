@@ -194,6 +194,8 @@ def test_the_gitlab_example_keeps_the_junit_report_of_a_failed_gate():
         assert job["artifacts"]["when"] == "always"
         assert f"--junit {job['artifacts']['reports']['junit']}" in job["script"][0]
         assert job["stage"] in pipeline["stages"]
+        # GitLab leaves a job without rules out of the pipelines of merge requests.
+        assert {rule["if"] for rule in job["rules"]} <= {rule["if"] for rule in pipeline["score"]["rules"]}
     assert "--for release" in pipeline["release-gate"]["script"][0]
 
 

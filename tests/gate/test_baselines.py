@@ -215,6 +215,39 @@ def test_baselines_of_several_models_may_be_accepted_side_by_side(make, save):
     assert run_of(find_baseline(folder, [candidate])) == better.run_id
 
 
+def test_of_several_accepted_models_none_of_which_is_the_candidates_none_is_the_baseline(make, save):
+    ddpm, gan = make.run(make.score(), day=1), make.run(make.score(), day=2, model="gan")
+    folder, vae = save(ddpm, gan), make.run(make.score(), day=9, model="vae")
+    accept(folder, (ddpm.run_id, None), (gan.run_id, None))
+    with pytest.raises(NothingMeasuredError, match=r"of 2 models \(ddpm, gan\), and none of them is vae"):
+        find_baseline(folder, [vae])
+    accept(folder, (ddpm.run_id, None))
+    assert run_of(find_baseline(folder, [vae])) == ddpm.run_id  # one model under another name
+
+
+def test_beside_other_baselines_a_replaced_model_has_the_one_in_its_place(make, save):
+    runs = [make.run(make.score(), day=day, model=name) for day, name in enumerate(("a", "b", "c", "d"), 1)]
+    folder, ids = save(*runs), [run.run_id for run in runs]
+    accept(folder, (ids[0], None), (ids[2], ids[0]), (ids[3], ids[2]), (ids[1], None))
+    assert run_of(find_baseline(folder, [make.run(make.score(), day=9, model="a")])) == ids[3]
+    assert run_of(find_baseline(folder, [make.run(make.score(), day=9, model="b")])) == ids[1]
+
+
+def test_what_no_file_can_be_named_is_not_there(make):
+    name = "x" * 300
+    with pytest.raises(NothingMeasuredError, match="no baseline at"):
+        find_baseline(name, [make.run()])
+    with pytest.raises(NothingMeasuredError, match="no candidate at"):
+        find_candidate(name)
+
+
+def test_an_empty_name_is_not_the_folder_one_is_in(make):
+    with pytest.raises(UsageError, match="the baseline is empty"):
+        find_baseline("", [make.run()])
+    with pytest.raises(UsageError, match="the candidate is empty"):
+        find_candidate("")
+
+
 def test_the_accepted_baseline_may_be_the_candidate(make, save):
     candidate = make.run(make.score())
     folder = save(candidate)

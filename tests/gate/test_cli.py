@@ -135,6 +135,51 @@ def test_75_a_file_that_cannot_be_written_may_be_tried_again(old, tmp_path):
     assert "cannot write" in err
 
 
+def unread(*arguments, stream):
+    """Run the console script with ``stream`` a pipe that nobody reads; return its exit code and stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | {stream: writer}
+    try:
+        done = subprocess.run(
+            [SCRIPT, *map(str, arguments)], **streams, encoding="utf-8", timeout=60, check=False
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.001, 0), (1.3, 1)])
+def test_a_reader_who_leaves_early_changes_no_verdict(old, scaled, factor, code):
+    """``evalkit gate … | head -1``, which must neither fail a good model nor pass a bad one."""
+    junit = old.parent / "gate.xml"
+    new = scaled("new", factor)
+    assert unread("gate", new, "--baseline", old, "--junit", junit, stream="stdout") == (
+        code,
+        f"wrote {junit}\n",
+    )
+    assert ET.parse(junit).find(".//property[@name='exit_code']").get("value") == str(code)
+
+
+def test_an_error_that_nobody_reads_is_no_regression(old):
+    assert unread("gate", old, "--baseline", old.parent / "absent", stream="stderr")[0] == 5
+    assert unread("gate", old, "--baselyne", old, stream="stderr")[0] == 2
+    assert unread("list", "models", stream="stdout") == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_75_a_report_that_cannot_be_printed_may_be_tried_again(old, scaled):
+    new = scaled("new", 1.3)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [SCRIPT, "gate", new, "--baseline", old], stdout=full, stderr=subprocess.PIPE, encoding="utf-8",
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr.startswith("evalkit: cannot print the report: No space left on device")
+    assert "Traceback" not in done.stderr
+
+
 def test_the_gate_needs_no_torch(old, scaled):
     program = (
         "import sys\nfrom evalkit.cli.main import run\n"
@@ -260,6 +305,10 @@ def test_a_spec_says_the_rules_and_flags_overrule_it(old, scaled, gate, tmp_path
         (["--baseline", "OLD", "--for", "fun"], 2, "pull-request"),
         (["--baseline", "OLD", "--juint", "x"], 2, "--junit"),
         (["--baseline", "absent"], 5, '--accept --why "the first"'),
+        (["--baseline", ""], 2, "the baseline is empty"),
+        (["--baseline", "x" * 300], 5, "File name too long"),
+        (["--baseline", "x" * 300, "--accept", "--why", "x"], 2, "no file can be named"),
+        (["--baseline", "OLD", "--alpha", "1e-17"], 2, "alpha is 1e-17"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_code(old, gate, arguments, code, message):
@@ -269,6 +318,21 @@ def test_what_cannot_be_is_told_with_its_code(old, gate, arguments, code, messag
     assert message in err
     assert "Traceback" not in err
     assert old.read_bytes() == before
+
+
+def test_how_to_start_a_baseline_is_told_only_where_one_could_start(old, gate, tmp_path):
+    board = tmp_path / "scores.csv"
+    board.write_text("model_id,metric,direction,value,fingerprint,run_id,date_utc\nx,kd,lower,1,f,r,2026\n")
+    code, _, err = gate(old, "--baseline", f"{board}#ddpm")
+    assert (code, "--accept" in err) == (5, False)
+    assert "known: x" in err
+
+
+def test_an_empty_candidate_is_not_the_folder_one_is_in(old, gate, monkeypatch):
+    monkeypatch.chdir(old.parent)
+    code, out, err = gate("", "--baseline", old)
+    assert (code, out) == (2, "")
+    assert "the candidate is empty" in err
 
 
 @pytest.mark.parametrize("candidate", ["absent.json", "empty", "cut.json", "list.json", "binary.json"])

@@ -123,8 +123,32 @@ def test_the_same_images_and_scores_are_identical(make):
     report = judge(replace(record, run_id="again"), record, "kd")
     (found,) = report.outcomes
     assert (found.status, found.difference, found.se) == ("pass", 0.0, 0.0)
-    assert found.reason == "identical: the same checkpoint, sampler and seeds gave the same score"
+    assert found.reason == "identical: the very same images gave the same score"
     assert report.warnings == ()
+
+
+def test_a_run_of_images_from_a_folder_is_identical_to_itself(make):
+    record = make.run(make.score("kd:lite", 2.0, 0.1), sampling=False)
+    assert one(record, record, "kd", burden="candidate").reason.startswith("identical")
+    other = one(replace(record, run_id="other"), record, "kd", burden="candidate")
+    assert (other.status, other.errors) == ("inconclusive", "unpaired")
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "said"),
+    [
+        ("kd rel=5%", -0.1, True),
+        ("kd rel rel=5%", 0.0, True),
+        ("kd rel=5%", 0.3, False),
+        ("kd rel=5% abs=0.1", -0.1, False),
+        ("kd abs=0.1", -0.1, False),
+    ],
+)
+def test_a_share_of_a_baseline_that_is_nothing_is_no_margin(pair, rule, value, said):
+    warnings = judge(*pair(0.0, value), rule).warnings
+    assert (
+        any(w.startswith("kd:lite/block of the baseline is 0 within its error bar") for w in warnings) == said
+    )
 
 
 def test_the_same_checkpoint_and_seeds_with_other_scores_is_judged_and_said(make):
@@ -193,8 +217,19 @@ def test_plain_comparisons(make, rule, status, mode):
     assert no_error_bar == (parse_rule(rule).mode is None)
     if rule.startswith("throughput"):
         assert found.reason.startswith(
-            f"5 worse, {'beyond' if status == 'regression' else 'within'} the margin"
+            f"5 img/s worse, {'beyond' if status == 'regression' else 'within'} the margin"
         )
+
+
+def test_plain_differences_are_told_in_the_unit_that_people_read(make):
+    ours, theirs = (make.run(performance=(make.speed(peak_memory_bytes=n),)) for n in (3 * 2**30, 2**30))
+    assert one(ours, theirs, "peak_memory rel=5%").reason.startswith(
+        "2 GiB worse, beyond the margin 51.2 MiB"
+    )
+    assert one(theirs, ours, "peak_memory rel=5%").reason.startswith(
+        "2 GiB better, beyond the margin 154 MiB"
+    )
+    assert one(ours, ours, "peak_memory rel=5%").reason.startswith("equal, within the margin")
 
 
 def test_a_plain_improvement_is_beyond_the_margin(make):

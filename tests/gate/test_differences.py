@@ -51,6 +51,40 @@ def pair():
     )
 
 
+def test_sides_that_the_seeds_drive_apart_have_the_wider_error_bar():
+    """Where image i is good on one side because it is bad on the other, pairing must not hide it."""
+    rng = np.random.default_rng(1)
+    shared, ours, theirs = rng.standard_normal((3, 400, BLOCKS))
+    sides = [
+        (of_blocks(10 + 0.9 * a + 0.436 * b), of_blocks(10 - 0.9 * a + 0.436 * c))
+        for a, b, c in zip(shared, ours, theirs, strict=True)
+    ]
+    paired = [difference(*both, same_seeds=True) for both in sides]
+    unpaired = [difference(*both, same_seeds=False) for both in sides]
+    spread = np.std([found.value for found in paired], ddof=1)
+    assert np.sqrt(np.mean([found.se**2 for found in paired])) == pytest.approx(spread, rel=0.1)
+    assert np.sqrt(np.mean([found.se**2 for found in unpaired])) < 0.8 * spread
+
+
+def test_a_paired_error_of_ragged_blocks_is_the_jackknife_of_the_differences():
+    rng = np.random.default_rng(2)
+    sizes = (3, 64, 65, 1, 64)
+    ours, theirs = 10 + rng.standard_normal((2, len(sizes)))
+    sides = [replace(of_blocks(loo), loo=tuple(loo.tolist()), sizes=sizes, se=1e9) for loo in (ours, theirs)]
+    apart = ours - theirs
+    expected = jackknife(float(apart.mean()), apart, sizes=sizes).stderr
+    assert difference(*sides, same_seeds=True).se == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("same_seeds", [True, False])
+def test_an_error_bar_of_nothing_but_rounding_is_zero(same_seeds):
+    base = of_blocks(np.full(BLOCKS, 10.0))
+    noisy = tuple(10.1 + 2e-15 * (i % 2) for i in range(BLOCKS))
+    shifted = replace(base, value=10.1, loo=noisy, se=3e-15)
+    found = difference(shifted, base, same_seeds=same_seeds)
+    assert (found.se, found.errors) == (0.0, "paired" if same_seeds else "unpaired")
+
+
 def test_worse_is_positive_in_both_directions(pair):
     assert worse_by(3.0, 2.0, "lower") == 1.0
     assert worse_by(3.0, 2.0, "higher") == -1.0

@@ -25,10 +25,10 @@ from evalkit.gate.decision import gate
 from evalkit.gate.facts import GateSpec, Rule
 from evalkit.gate.quantities import quantities
 from evalkit.gate.subjects import identity
-from evalkit.gate.trials import TrialDesign, rates, synthetic_pair, trial
 from evalkit.numerics import jackknife
 from evalkit.record import Blocks
 from evalkit.spec import Interval
+from tests.gate.trials import TrialDesign, rates, synthetic_pair, trial
 
 TRIALS, ALPHA, BLOCKS, IMAGES, SPREAD = 200, 0.05, 16, 1024, 3.0
 CORRELATION = 0.8
@@ -124,7 +124,7 @@ def test_with_the_images_of_the_paired_design_the_unpaired_gate_misses(gates):
 
 @pytest.mark.parametrize("correlation", [0.0, CORRELATION])
 @pytest.mark.parametrize("rules", [1, 4])
-def test_the_trials_that_calibration_runs_keep_the_level_too(correlation, rules):
+def test_many_quick_trials_keep_the_level_too(correlation, rules):
     design = TrialDesign(
         images=IMAGES,
         blocks=BLOCKS,
@@ -137,6 +137,17 @@ def test_the_trials_that_calibration_runs_keep_the_level_too(correlation, rules)
     found = rates(design, trials=TRIALS, seed=5)
     assert 0 < found.regression <= MOST_ALARMS
     assert found.regression + found.passed + found.inconclusive == pytest.approx(1)
+
+
+@pytest.mark.parametrize("correlation", [0.0, CORRELATION])
+def test_a_candidate_worse_by_just_the_margin_seldom_passes_or_alarms(correlation):
+    """Both claims, not worse by more than the margin and worse by more, are wrong at most at the level."""
+    design = TrialDesign(
+        images=IMAGES, blocks=BLOCKS, spread=SPREAD, shift=0.4, margin=0.4, correlation=correlation
+    )
+    found = rates(design, trials=TRIALS, seed=6)
+    assert 0 < found.passed <= MOST_ALARMS
+    assert 0 < found.regression <= MOST_ALARMS
 
 
 def test_a_trial_is_the_same_for_the_same_seed():

@@ -154,7 +154,8 @@ def test_an_empty_file_is_the_default_gate(tmp_path):
 WRONG_FILES = {
     "alpha = ": "is not TOML",
     "alhpa = 0.05": "unknown key 'alhpa'",
-    "alpha = 0": "alpha is 0.0, not between 0 and 0.5",
+    "alpha = 0": "alpha is 0.0, not at least 1e-06 and below 0.5",
+    "alpha = 1e-17": "alpha is 1e-17",
     "alpha = 0.5": "alpha is 0.5",
     "alpha = nan": "alpha: nan is not finite",
     'alpha = "0.05"': "alpha: '0.05' is not a number",

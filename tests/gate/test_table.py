@@ -88,6 +88,13 @@ def test_the_verdict_comes_first_and_names_the_rules(report, outcome, statuses, 
         assert first.endswith(f"m{statuses.index(made.status)}:x")
 
 
+def test_the_verdict_of_many_rules_names_the_first_and_counts_the_rest(report, outcome):
+    outcomes = [outcome("regression", metric=f"m{i:02}") for i in range(50)]
+    title = gate_table(report(*outcomes)).title
+    assert title.endswith("in m00, m01, m02, m03, m04, m05 and 44 more")
+    assert gate_table(report(*outcomes[:6])).title.endswith("m04, m05")
+
+
 def test_a_band_that_is_left_is_not_called_worse_alone(report, outcome):
     found = outcome("regression", rule=Rule(metric="fd", mode="band", band=(1.0, 2.5)), mode="band")
     table = gate_table(report(found))

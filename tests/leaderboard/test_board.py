@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import UsageError
@@ -12,6 +12,7 @@ from evalkit.leaderboard.entries import EntryFile
 from evalkit.leaderboard.facts import Board, BoardInfo
 from evalkit.leaderboard.naming import row_names
 from evalkit.leaderboard.storage import Stored
+from evalkit.leaderboard.wide import group_table
 
 INFO = BoardInfo(name="toys", title="Toys")
 
@@ -31,12 +32,25 @@ def test_a_new_board_reads_back_and_is_empty(tmp_path):
     create_board(tmp_path / "b", info)
     assert read_info(tmp_path / "b") == info
     assert read_board(tmp_path / "b") == Board(info=info, groups=())
-    assert (tmp_path / "b" / ".gitignore").read_text() == ".lock\n"
+    assert (tmp_path / "b" / ".gitignore").read_text() == ".lock\n.*.tmp\n"
+    assert (tmp_path / "b" / ".gitattributes").read_text() == "* -text\n"
     with pytest.raises(UsageError, match="a board already"):
         create_board(tmp_path / "b", info)
 
 
+def test_a_new_board_keeps_what_a_folder_tells_git(tmp_path):
+    (tmp_path / ".gitignore").write_bytes(b"*.pt\n.lock\n\xff")
+    create_board(tmp_path, INFO)
+    assert (tmp_path / ".gitignore").read_bytes() == b"*.pt\n.lock\n\xff\n.*.tmp\n"
+
+
+def test_a_title_that_is_no_utf8_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no UTF-8"):
+        create_board(tmp_path, BoardInfo(name="toys", title="a\udcff"))
+
+
 @given(st.text(max_size=50), st.text(max_size=50))
+@settings(max_examples=50)
 def test_every_text_that_a_setting_may_hold_survives_toml(tmp_path_factory, title, description):
     folder = tmp_path_factory.mktemp("b")
     info = BoardInfo(name="toys", title=title or "t", description=description)
@@ -134,6 +148,27 @@ def test_of_several_runs_of_one_model_the_newest_counts(make_record):
     rows = [stored(make_record("a", float(day), day=day)) for day in (2, 3, 1)]
     (group,) = board_of(INFO, rows).groups
     assert [entry.record.results[0].value for entry in group.entries] == [3.0]
+
+
+def test_one_model_in_two_precisions_has_two_rows(make_record, changed):
+    full = make_record("a")
+    half = changed(make_record("a", day=2), model=changed(full.model, dtype="bfloat16"))
+    full = changed(full, model=changed(full.model, dtype="float32"))
+    assert names(board_of(INFO, [stored(full), stored(half)])) == ["a (bfloat16)", "a (float32)"]
+
+
+def test_a_variant_never_ranks_against_another_one(make_record, changed):
+    def run(model, *scores):
+        record = make_record(model)
+        results = tuple(changed(record.results[0], variant=v, value=x, ci=None) for v, x in scores)
+        return stored(changed(record, results=results))
+
+    rows = [run("a", ("x", 5.0), ("y", 1.0)), run("b", ("y", 2.0), ("x", 3.0)), run("c", ("y", 0.0))]
+    (group,) = board_of(INFO, rows).groups
+    assert (group.headline, group.variant) == ("kd:lite", "x")
+    assert [(e.name, e.ranks) for e in group.entries] == [("b", (1, 1)), ("a", (2, 2)), ("c", None)]
+    table = group_table(group)
+    assert [c.title for c in table.columns[3:5]] == ["kd:lite/x ↓", "kd:lite/y ↓"]
 
 
 def test_a_reported_number_does_not_hide_a_measured_one(make_record):

@@ -130,7 +130,17 @@ def test_a_file_cut_short_or_prolonged_is_found(built, change, problem):
 def test_windows_line_ends_are_found(built):
     content = (built / "scores.csv").read_bytes()
     (built / "scores.csv").write_bytes(content.replace(b"\n", b"\r\n"))
-    assert "line 1" in problems(built)["scores.csv"]
+    assert ".gitattributes" in problems(built)["scores.csv"]
+    for path in (built / "records").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert all("line ends of Windows" in problem for problem in problems(built).values())
+    assert len(problems(built)) == 3
+
+
+def test_hidden_files_beside_the_records_are_somebody_elses(built):
+    (built / "records" / "._x.json").write_bytes(b"\0\5\x16\7")
+    (built / "records" / ".x.json.0a1b.tmp").write_bytes(b"{")
+    assert check(built) == ()
 
 
 def test_a_binary_file_in_place_of_a_table_is_found(built):

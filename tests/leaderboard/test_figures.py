@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from evalkit.errors import InvalidInputError
@@ -17,11 +16,10 @@ from evalkit.leaderboard.board import board_of, read_board
 from evalkit.leaderboard.entries import EntryFile
 from evalkit.leaderboard.facts import BoardInfo
 from evalkit.leaderboard.figures import digests_json, draw, plots_of, read_digests
-from evalkit.leaderboard.labels import Offset, place_labels
 from evalkit.leaderboard.storage import Stored
+from evalkit.pages.charts import MANY_POINTS
 
 INFO = BoardInfo(name="toys", title="Costs $5 and $6")
-AREA = (0.0, 0.0, 400.0, 300.0)
 
 
 def plots(*records):
@@ -107,33 +105,41 @@ def test_the_list_of_figures_reads_back_and_a_strange_one_is_refused(tmp_path):
             read_digests(tmp_path)
 
 
-def boxes(points, names, places):
-    found = [p.box(at, len(n) * 5.4) for at, n, p in zip(points, names, places, strict=True) if p is not None]
-    return [*found, *((x - 4, y - 4, x + 4, y + 4) for x, y in points)]
+def test_the_axes_of_a_figure_are_those_of_the_page(make_record):
+    # An error bar that reaches below zero does not press a wide range of values into a linear axis.
+    svg = drawn(make_record("a", 0.5, half=0.9), make_record("b", 300.0, speed=20.0))
+    assert {"1", "10", "100"} <= set(words(svg))
+    assert "kd:lite ↓ (log scale)" in svg
+    close = [make_record(m, v, speed=s) for m, v, s in (("a", 2.0, 101.0), ("b", 3.0, 133.0))]
+    assert {"110", "120", "130"} <= set(words(drawn(*close)))
 
 
-@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300)), max_size=12, unique=True))
-@settings(max_examples=50)
-def test_names_cover_no_name_and_no_point_and_stay_inside(points):
-    names = ["n" * (3 + i) for i in range(len(points))]
-    places = place_labels(points, names, inside=AREA)
-    found = boxes(points, names, places)
-    written = found[: len(found) - len(points)]
-    for box in written:
-        assert box[0] >= 0
-        assert box[1] >= 0
-        assert box[2] <= 400
-        assert box[3] <= 300
-        for other in found:
-            apart = other[2] <= box[0] or box[2] <= other[0] or other[3] <= box[1] or box[3] <= other[1]
-            assert other is box or apart
+def drawn(*records):
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        return draw(*plots(*records))["figures/pareto.svg"].decode()
 
 
-def test_a_name_stands_on_the_right_unless_that_would_cross_the_line():
-    assert place_labels([(100, 100)], ["a"], inside=AREA) == [Offset(7.0, 0.0, "left")]
-    line = [(100.0, 100.0), (200.0, 100.0)]
-    assert place_labels([(100, 100)], ["a"], inside=AREA, line=line) == [Offset(-7.0, 0.0, "right")]
+def words(svg):
+    """What an SVG that shows letters as paths says of them in comments."""
+    return re.findall(r"<!-- (.*?) -->", svg)
 
 
-def test_a_name_without_room_is_left_out():
-    assert place_labels([(10, 10)], ["a"], inside=(0.0, 0.0, 20.0, 20.0)) == [None]
+def test_the_front_is_named_first_and_a_crowd_is_one_picture(make_record):
+    records = [
+        make_record(f"m{i}", 9.0 - i % 7, speed=1.0 + i % 11, family=f"f{i % 2}", run=f"r{i}")
+        for i in range(MANY_POINTS + 1)
+    ]
+    best = make_record("best", 1.0, speed=99.0)
+    svg = drawn(*records, best)
+    assert "best" in words(svg)
+    assert not [word for word in words(svg) if word.startswith("m")]
+    assert svg.count("<image") == 1
+    assert len(svg) < 300_000
+
+
+@pytest.mark.parametrize("values", [(1e308, -1e308), (5e-324, 1e-322), (1e15, 1e15 + 0.125), (0.0, 0.0)])
+def test_numbers_at_the_ends_of_what_a_float_holds_are_drawn(make_record, values):
+    records = [
+        make_record(m, v, half=None, speed=s) for m, v, s in zip("ab", values, (1e-320, 1e300), strict=True)
+    ]
+    assert words(drawn(*records))

@@ -12,13 +12,14 @@ from evalkit.leaderboard.ranking import (
     Estimate,
     Place,
     estimate_of,
-    fastest,
     headline_of,
     pareto_marks,
     rank_ranges,
-    timed,
+    result_of,
+    variant_of,
 )
 from evalkit.record import MetricResult
+from evalkit.reporting.costs import fastest, timed
 from evalkit.spec import Interval
 
 SMALL = st.integers(-6, 6).map(float)
@@ -59,6 +60,22 @@ def test_intervals_that_touch_are_a_tie_and_so_are_equal_values_without_error():
 def test_a_range_lies_within_the_board_and_holds_the_rank_of_the_value(found, better):
     for own, (best, worst) in zip(found, rank_ranges(found, better), strict=True):
         assert 1 <= best <= point_rank(found, own, better) <= worst <= len(found)
+
+
+@given(estimates(), BETTER)
+def test_a_range_is_what_comparing_every_pair_of_intervals_gives(found, better):
+    ordered = found if better == "lower" else [e.flipped() for e in found]
+    assert rank_ranges(found, better) == [
+        (1 + sum(o.high < own.low for o in ordered), sum(o.low <= own.high for o in ordered))
+        for own in ordered
+    ]
+
+
+def test_ten_thousand_models_are_ranked_at_once():
+    found = [Estimate(float(i), i - 2.0, i + 2.0) for i in range(10_000)]
+    assert rank_ranges(found, "lower")[5000] == (4997, 5005)
+    places = [Place(float(i), 10_000.0 - i, "cpu") for i in range(10_000)]  # the best is the fastest
+    assert sum(pareto_marks(places, "lower")) == 1
 
 
 @given(estimates(), BETTER)
@@ -158,6 +175,17 @@ def test_a_kernel_distance_ranks_before_a_frechet_distance_of_few_images(make_re
     kernel = changed(small, metric="kd:lite", warnings=())
     assert headline_of([changed(record, results=(small, kernel))], None) == "kd:lite"
     assert headline_of([changed(record, results=(record.results[0], kernel))], None) == "fd:lite"
+
+
+def test_all_records_rank_by_the_same_variant(make_record, changed):
+    one = make_record("a")
+    first, other = (changed(one.results[0], variant=v, value=x) for v, x in (("x", 1.0), ("y", 9.0)))
+    records = [changed(one, results=r) for r in ((first, other), (other, first), (other,))]
+    assert variant_of(records, "kd:lite") == "x"
+    values = [found and found.value for found in (result_of(r, "kd:lite", "x") for r in records)]
+    assert values == [1.0, 1.0, None]
+    assert result_of(records[2], "kd:lite") == other
+    assert variant_of(records, "nothing") is None
 
 
 def test_images_a_second_are_offline_and_latencies_one_image_at_a_time(make_record, changed):

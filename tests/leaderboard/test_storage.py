@@ -197,6 +197,13 @@ def test_a_board_younger_than_the_revision_lost_nothing_and_without_git_nobody_c
     assert lost_since(board, "trunk") == {}
 
 
+def test_what_git_says_is_passed_on(board):
+    git(board.parent, "init", "-b", "trunk")
+    (board.parent / ".git" / "config").write_text("[broken")
+    with pytest.raises(UsageError, match="bad config"):
+        lost_since(board, "trunk")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_broken_record_is_an_error_that_names_it(board, content):
     path = next((board / "records").glob("*-gan.json"))

@@ -17,7 +17,7 @@ from evalkit.leaderboard.entries import EntryFile
 from evalkit.leaderboard.facts import BoardInfo
 from evalkit.leaderboard.storage import Stored, read_stored
 from evalkit.leaderboard.tidy import COLUMNS, scores_csv
-from evalkit.leaderboard.wide import group_table, markdown, rank_text, table_csv, table_md
+from evalkit.leaderboard.wide import group_table, rank_text, table_csv, table_md
 
 INFO = BoardInfo(name="toys", title="Toys")
 # Before release 3, pandas read floats exactly only when asked to.
@@ -220,10 +220,6 @@ def test_a_board_without_runs_has_headers_and_says_so():
     found = board_of(INFO, [])
     assert read(scores_csv("toys", [])) == read(table_csv(found)) == []
     assert "No runs yet." in table_md(found)
-
-
-def test_markdown_shows_what_was_written():
-    assert markdown("a_b *c* <d> [e](f) $x$\n# g") == r"a\_b \*c\* \<d\> \[e\](f) \$x\$ \# g"
 
 
 @pytest.mark.parametrize(("ranks", "text"), [(None, "—"), ((2, 2), "2"), ((2, 4), "2\N{EN DASH}4")])

@@ -68,6 +68,15 @@ def test_results_cannot_be_written_to_and_only_a_few_are_kept():
     assert len(calls) == 22
 
 
+def test_an_array_that_is_given_back_stays_its_owners():
+    same = remembered(lambda x: x)
+    x = np.ones(3)
+    assert not same(x).flags.writeable
+    x[0] = 5
+    assert same(np.ones(3))[0] == 1
+    assert same(np.ones((0, 4))).shape == (0, 4)
+
+
 def test_a_metric_is_the_same_with_and_without_memory():
     rng = np.random.default_rng(0)
     bank, blocks = rng.normal(size=(40, 5)), [rng.normal(size=(7, 5)) for _ in range(3)]

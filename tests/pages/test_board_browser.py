@@ -236,7 +236,9 @@ def test_accessibility_rules_find_nothing_serious(visit: Callable[..., Any], tex
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-core")
     page = visit(text, color_scheme=scheme).page
     page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
-    found = axe.Axe().run(page).response
+    # The scheme changes colours and nothing else.
+    options = {"runOnly": ["color-contrast"]} if scheme == "dark" else None
+    found = axe.Axe().run(page, options=options).response
     serious = [
         (violation["id"], node["target"], node.get("failureSummary"))
         for violation in found["violations"]
@@ -244,7 +246,7 @@ def test_accessibility_rules_find_nothing_serious(visit: Callable[..., Any], tex
         for node in violation["nodes"]
     ]
     assert serious == []
-    assert len(found["passes"]) > 20
+    assert len(found["passes"]) > (0 if scheme == "dark" else 20)
 
 
 def test_without_javascript_everything_is_there(visit: Callable[..., Any], text: str) -> None:
@@ -272,16 +274,26 @@ def test_without_javascript_a_models_name_opens_what_is_told_of_it(
     assert "0c93703a8bacf340475d29313f447ae4fc30a4176dea5fad00ca07fa4c504070" in facts.text_content()
 
 
-@pytest.mark.parametrize("width", [320, 400, 800])
-def test_a_narrow_window_scrolls_the_table_not_the_page(
-    visit: Callable[..., Any], text: str, width: int
+def test_a_narrow_window_scrolls_the_table_not_the_page(visit: Callable[..., Any], text: str) -> None:
+    page = visit(text).page
+    for width in (320, 400, 800):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.evaluate("document.querySelector('.scroll').scrollLeft = 300")
+        model = page.locator("tbody th").first.bounding_box()
+        heading = page.locator("thead th.pin").bounding_box()
+        assert 0 <= model["x"] == heading["x"] < width / 4
+
+
+def test_the_longest_name_leaves_room_for_the_numbers(
+    visit: Callable[..., Any], entries: Sequence[Entry], make_board: MakeBoard
 ) -> None:
-    page = visit(text, viewport={"width": width, "height": 700}).page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate("document.querySelector('.scroll').scrollLeft = 300")
-    model = page.locator("tbody th").first.bounding_box()
-    heading = page.locator("thead th.pin").bounding_box()
-    assert 0 <= model["x"] == heading["x"] < width / 4
+    long = [replace(entry, name=("x" * 199) + str(i)) for i, entry in enumerate(entries[:2])]
+    page = visit(board_page(make_board([*long, entries[2]]))).page
+    for width in (320, 1360):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("tbody th").first.bounding_box()["width"] < 0.6 * width
 
 
 def test_the_header_stays_while_rows_scroll(
@@ -336,44 +348,44 @@ def hostile(record: RunRecord, bad: str) -> RunRecord:
     )
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "<script>alert(1)</script>",
-        "\"><img src=x onerror=alert(1)><svg onload='alert(1)'>",
-        "javascript:alert(1)//",
-        "</style></script></title><script>alert(1)</script>",
-        "{{ 7 * 7 }}{% raw %}\u202e</textarea><iframe src='javascript:alert(1)'>",
-    ],
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)><svg onload='alert(1)'>",
+    "javascript:alert(1)//",
+    "</style></script></title><script>alert(1)</script>",
+    "{{ 7 * 7 }}{% raw %}\u202e</textarea><iframe src='javascript:alert(1)'>",
 )
+
+
 def test_hostile_text_is_shown_and_does_nothing(
-    visit: Callable[..., Any], entries: Sequence[Entry], make_board: MakeBoard, bad: str
+    visit: Callable[..., Any], entries: Sequence[Entry], make_board: MakeBoard
 ) -> None:
     poisoned = [
         replace(entry, record=hostile(entry.record, bad), name=f"{bad}{i}", notes=bad, source_url=bad)
-        for i, entry in enumerate(entries[:2])
+        for i, (entry, bad) in enumerate(zip(entries, HOSTILE, strict=False))
     ]
-    made = make_board([*poisoned, entries[2]])
-    page_text = board_page(replace(made, info=BoardInfo(name="b", title=bad, description=bad)))
-    opened = visit(page_text)
+    made, title = make_board([*poisoned, entries[-1]]), " ".join(HOSTILE)
+    opened = visit(board_page(replace(made, info=BoardInfo(name="b", title=title, description=title))))
     page = opened.page
     page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
     page.get_by_role("button", name="model").click()
-    page.locator("tbody th a").first.click()
+    for link in page.locator("tbody th a").all():
+        link.click()
     assert opened.quiet(), (opened.requests, opened.messages)
     assert page.locator("script").count() == 1
     assert page.locator("iframe, img[src=x], textarea, [onload], [onerror]").count() == 0
     links = page.eval_on_selector_all("a", "all => all.map(one => one.getAttribute('href'))")
     assert all(link.startswith(("#r", "https://")) for link in links)
-    assert page.text_content("h1") == bad.replace("\u202e", " ")
-    assert page.text_content("main").count(bad.replace("\u202e", " ")) > 20
+    assert page.text_content("h1") == title.replace("\u202e", " ")
+    told = page.text_content("main")
+    assert all(told.count(bad.replace("\u202e", " ")) > 15 for bad in HOSTILE)
 
 
 @pytest.mark.slow
 def test_ten_thousand_rows_can_be_used(
     visit: Callable[..., Any], many: Callable[..., list[Entry]], make_board: MakeBoard
 ) -> None:
-    board = make_board(many(10_000, metrics=2))
+    board = make_board(many(10_000, metrics=1))
     rows = board.groups[0].entries
     page_text = board_page(board)
     started = time.perf_counter()
@@ -393,29 +405,30 @@ def test_ten_thousand_rows_can_be_used(
     assert names(page) == sorted(entry.name for entry in rows)[:500]
     timed(lambda: page.fill("#filter", "model-0999"))
     assert sorted(names(page)) == sorted(entry.name for entry in rows if "model-0999" in entry.name)
-    timed(lambda: page.fill("#filter", ""))
-    timed(page.locator(".more").click)
-    assert len(names(page)) == 1000
     assert opened.quiet()
 
 
-def test_a_long_board_is_whole_without_javascript(
-    visit: Callable[..., Any], many: Callable[..., list[Entry]], make_board: MakeBoard
-) -> None:
-    page = visit(board_page(make_board(many(520, metrics=2))), java_script_enabled=False).page
+@pytest.fixture(scope="module")
+def long_text(many: Callable[..., list[Entry]], make_board: MakeBoard) -> str:
+    return board_page(make_board(many(520, metrics=2)))
+
+
+def test_a_long_board_is_whole_without_javascript(visit: Callable[..., Any], long_text: str) -> None:
+    page = visit(long_text, java_script_enabled=False).page
     assert page.locator("tbody tr:visible").count() == 520
     assert not page.locator(".more").is_visible()
 
 
-def test_paper_shows_all_rows_of_a_long_board(
-    visit: Callable[..., Any], many: Callable[..., list[Entry]], make_board: MakeBoard
-) -> None:
-    page = visit(board_page(make_board(many(520, metrics=2)))).page
+def test_paper_shows_all_rows_of_a_long_board(visit: Callable[..., Any], long_text: str) -> None:
+    page = visit(long_text).page
     assert len(names(page)) == 500
     page.evaluate("dispatchEvent(new Event('beforeprint'))")  # paper has no button that shows more
     assert len(names(page)) == 520
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert len(names(page)) == 500
+    page.fill("#filter", "model-0051")
+    assert len(names(page)) == 10
+    page.fill("#filter", "")
     page.get_by_role("button", name="Show more rows").click()
     assert len(names(page)) == 520
     assert not page.locator(".more").is_visible()

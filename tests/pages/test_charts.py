@@ -90,6 +90,17 @@ def test_ticks_are_round_numbers(values: list[float], log: bool, texts: list[str
     assert [text for _, text in Scale.around(values, start=0, end=1, log=log).ticks()] == texts
 
 
+@pytest.mark.parametrize(
+    "values", [(1e308, -1e308), (5e-324, 1e-322), (1e-320, 1e300), (1e15, 1e15 + 0.125), (0.0, 0.0)]
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_at_the_ends_of_what_a_float_holds_have_an_axis(values: list[float], log: bool) -> None:
+    scale = Scale.around([v for v in values if v > 0] or [1.0] if log else values, start=0, end=100, log=log)
+    assert all(0 <= scale.at(value) <= 100 for value in values)
+    texts = [text for _, text in scale.ticks()]
+    assert 0 < len(texts) == len(set(texts)) <= 13
+
+
 def test_values_that_cannot_be_negative_have_no_negative_axis() -> None:
     assert Scale.around([0.0, 1.0], start=0, end=1).low == 0
 
@@ -128,7 +139,15 @@ def test_a_label_alone_stands_to_the_right_and_moves_where_that_is_taken() -> No
     (alone,) = place([Label("ddpm", 200, 200)], [], bounds)
     (moved,) = place([Label("ddpm", 200, 200)], [Box(201, 150, 400, 250)], bounds)
     assert alone.x > 200
-    assert moved.x + text_width("ddpm") < 200
+    assert (alone.anchor, moved.anchor) == ("start", "end")
+    assert moved.box.right == moved.x < 200
+
+
+def test_a_label_crosses_a_line_only_where_nothing_else_is_free() -> None:
+    bounds, line_right = Box(0, 0, 400, 400), Box(200, 199, 400, 201)
+    (beside,) = place([Label("ddpm", 200, 200)], [], bounds, lines=[line_right])
+    (across,) = place([Label("ddpm", 200, 200)], [], bounds, lines=[bounds])
+    assert (beside.anchor, across.anchor) == ("end", "start")
 
 
 def test_wide_characters_take_more_room() -> None:

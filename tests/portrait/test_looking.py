@@ -18,6 +18,7 @@ from evalkit.cli.report import asked_for
 from evalkit.console import Silent
 from evalkit.extraction import interruption
 from evalkit.numerics.neighbours import precision_recall_density_coverage
+from evalkit.numerics.shares import wilson_proportion
 from evalkit.pages.report_facts import Gallery, Matches, Paragraph, Pictures, TableBlock
 from evalkit.portrait import Run, restored
 from evalkit.portrait.classes import class_table, classes, has_classes
@@ -161,6 +162,7 @@ def test_a_copy_is_called_one(runs, sitter, side, work):
     assert closest.rows[0].sample.caption.startswith("#9 ")
     assert closest.rows[0].note == "its features equal the real image's"
     assert "1 has exactly" in said.text
+    assert {row.note for row in closest.rows[1:]} == {"as near as the closest 1 % of real images"}
 
 
 def test_without_real_images_the_flag_is_named(side):
@@ -221,12 +223,14 @@ def test_many_classes_are_cut_to_the_worst(side):
 
 
 def test_scored_accuracy_stands_beside_its_class(side, sitter):
-    first = replace(sitter.record.results[0], metric="cifar10-accuracy", details={"class 0": 0.25})
+    first = replace(sitter.record.results[0], metric="cifar10-accuracy", details={"class 0": 0.5})
     run = replace(sitter.run, record=replace(sitter.record, results=(first,)))
     scored = replace(side, sitter=replace(sitter, run=run))
     table = class_table(scored, side.ranking, sitter.labels)
-    assert table.columns[-1].title == "accuracy ↑"
-    assert [row[-1].text for row in table.rows][:2] == ["0.25", "—"]
+    assert table.columns[-1].title == "accuracy ↑ [95 %]"
+    inside = int((sitter.labels == 0).sum())
+    share = wilson_proportion(round(0.5 * inside), inside)
+    assert [row[-1].text for row in table.rows][:2] == [f"0.50 [{share.low:.2f}, {share.high:.2f}]", "—"]
 
 
 def test_a_model_without_classes(runs, work):

@@ -54,7 +54,7 @@ def test_two_models_are_on_one_page(page, runs):
         assert record.protocol.fingerprint in shown
         assert record.model.sha256 in shown
     assert "Errors are unpaired" in shown
-    assert "vae less cgan" in shown
+    assert "vae minus cgan" in shown
     assert page.count('alt="sample 23') >= 2
     assert len(page) < 4e6
 
@@ -71,7 +71,7 @@ def test_the_state_of_the_run_is_reused(runs, tmp_path, monkeypatch):
     assert "Number of images" not in out.read_text()
 
 
-def test_a_record_alone_is_enough(runs, tmp_path):
+def test_a_record_alone_is_enough(runs, tmp_path, capsys):
     """Moved away from its state, under another name of its checkpoint, told by its digest."""
     record = shutil.copy(runs.files["vae"], tmp_path / "moved.json")
     ckpt = shutil.copy(GENERATOR_FACTS["vae"].checkpoint, tmp_path / "weights.safetensors")
@@ -89,8 +89,11 @@ def test_a_record_alone_is_enough(runs, tmp_path):
         "4",
     ]
     assert run([*arguments, "--real", str(runs.real), "--state", str(tmp_path / "kept")]) == 0
+    assert "not kept" not in capsys.readouterr().err
     assert list((tmp_path / "kept").glob("*/*.safetensors"))
     assert "Nearest of all" in out.read_text()
+    assert run(arguments) == 0
+    assert "features were not kept: --state FOLDER" in capsys.readouterr().err
 
 
 def test_scored_images_are_shown(runs, tmp_path):
@@ -281,6 +284,20 @@ def test_the_page_in_chromium(page, browser, tmp_path, scheme):
     assert [url for url in asked if not url.startswith("data:") and url != file.as_uri()] == []
     assert complaints == []
     context.close()
+
+
+def test_printed_matches_stay_in_one_row_and_no_table_is_cut_off(page, browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    opened = browser.new_page(viewport={"width": 794, "height": 1123})  # A4 at 96 dots an inch
+    opened.emulate_media(media="print")
+    opened.goto(file.as_uri())
+    tops = "m => [...m.querySelectorAll('figure')].map(f => f.offsetTop)"
+    rows = opened.evaluate(f"[...document.querySelectorAll('.match')].map({tops})")
+    assert rows
+    assert all(row[0] == row[1] for row in rows)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 794
+    opened.close()
 
 
 def test_the_page_is_complete_without_scripts(page, browser, tmp_path):

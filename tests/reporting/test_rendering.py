@@ -17,6 +17,7 @@ from evalkit.reporting.rendering import (
     Cell,
     Column,
     Table,
+    escaped,
     render,
     to_csv,
     to_json,
@@ -104,6 +105,11 @@ def test_a_record_cannot_steer_the_terminal():
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert text.splitlines()[-1] == "[1]  [31mred new line"
+
+
+def test_escaped_text_is_shown_as_it_was_written():
+    assert escaped("a_b *c* <d> [e](f) $x$\n# g") == r"a\_b \*c\* \<d\> \[e\](f) \$x\$ \# g"
+    assert "\\$5" in to_markdown(table(title="Costs $5"))
 
 
 def test_markdown():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import UsageError
@@ -123,6 +123,7 @@ ROW = '[[model]]\nname = "cgan"\n'
         (ROW + 'protocol = "x"\n', "unknown key 'protocol'", 'protocols = ["embedded"]'),
         (ROW + ROW, "[[model]] 1 (cgan): two rows are called 'cgan'", "as ="),
         (ROW + 'as = "=1+1"\n', "as '=1+1' is not an identifier", "start with a letter"),
+        ('name = "a/../../b"\n' + ROW, "name: must not lead out of the folder of runs", None),
         (ROW + 'as = ""\n', "must be text without control characters", None),
         (ROW + "guidance = nan\n", "[[model]] 1 (cgan) guidance: must be a finite number", None),
         (ROW + "guidance = true\n", "guidance: must be text or a number, not True", None),
@@ -234,6 +235,7 @@ class TestKeys:
         assert self.key(tmp_path, text) != before
 
 
+@settings(max_examples=40)  # each reads a file
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["guidance", "num_samples"]), st.integers(-1000, 1000), max_size=2),

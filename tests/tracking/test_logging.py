@@ -110,6 +110,8 @@ class TestCommand:
         make_record("run-3", status="partial").write(tmp_path / "runs" / "3.json")
         (tmp_path / "runs" / "other.json").write_text("[1]")
         (tmp_path / "runs" / "broken.json").write_text("{")
+        (tmp_path / "runs" / "deep.json").write_text("[" * 100_000)
+        (tmp_path / "runs" / "folder.json").mkdir()
         return tmp_path
 
     def logged(self, folder):
@@ -122,6 +124,7 @@ class TestCommand:
         assert told.out == ""
         assert "runs/3.json is partial, not complete; skipped" in told.err
         assert "runs/broken.json is not JSON; skipped" in told.err
+        assert "runs/deep.json is not JSON; skipped" in told.err
         assert run(["log", "runs", "--to", "jsonl:l.jsonl"]) == 0
         assert "is there already" in capsys.readouterr().err
         assert self.logged(folder) == ["run-1", "run-2"]

@@ -1,4 +1,4 @@
-"""How often a gate alarms: synthetic models whose true difference is known, judged as real ones are.
+"""How often a gate alarms: quick trials of its bounds, on differences of synthetic models without records.
 
     design = TrialDesign(images=1024, blocks=16, spread=3.0, shift=0.0, margin=0.0)
     print(rates(design, trials=200, seed=0).regression)    # a false alarm: at most alpha
