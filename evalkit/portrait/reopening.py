@@ -37,7 +37,8 @@ def restored(
 
     Raises:
         NothingMeasuredError: the run is not complete, or has no images.
-        UsageError: the model is somebody's own code, or cannot be told from the record.
+        UsageError: the model is somebody's own code, or cannot be told from the record; or its checkpoint
+            is not where it was.
     """
     check_showable(record)
     request = asked or ScoreRequest()
@@ -53,7 +54,7 @@ def restored(
     return replace(
         request,
         model=named,
-        ckpt=ckpt or (request.ckpt if named else None),
+        ckpt=ckpt or (_found(request.ckpt, record) if named else None),
         name=record.model.id,
         protocol=record.protocol.name,
         attributes=None,
@@ -111,6 +112,16 @@ def check_same(subject: Subject, record: RunRecord) -> None:
             f"{record.model.id} would not be sampled as it was scored: {'; '.join(differing)}",
             hint="was it scored by another release of evalkit?",
         )
+
+
+def _found(ckpt: Path | None, record: RunRecord) -> Path | None:
+    """The checkpoint of a command, which may have been typed on another machine."""
+    if ckpt is None or ckpt.exists() or str(ckpt).startswith("hub:"):
+        return ckpt
+    raise UsageError(
+        f"the checkpoint of {record.model.id} is not at {ckpt}, where it was scored from",
+        hint=f"--ckpt FILE names it wherever it lies now; its sha256 is {_digest(record.model.sha256)}",
+    )
 
 
 def _trusted(model: str | None, record: RunRecord) -> str | None:

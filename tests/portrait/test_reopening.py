@@ -123,6 +123,17 @@ def test_what_the_record_says_wins_over_the_command(board):
     assert (request.sampling.steps, request.seed, request.num_samples) == (20, 0, 1024)
 
 
+def test_a_checkpoint_that_is_not_there_is_asked_for(board, tmp_path):
+    record = board["ddpm"]
+    asked = replace(asked_for(record), ckpt=tmp_path / "gone.safetensors")
+    with pytest.raises(UsageError, match=r"is not at .*gone\.safetensors") as caught:
+        restored(record, asked, ckpt=None, model=None, device="cpu")
+    assert "--ckpt FILE" in caught.value.hint
+    assert record.model.sha256[:12] in caught.value.hint
+    here = restored(record, asked, ckpt=tmp_path / "here.safetensors", model=None, device="cpu")
+    assert here.ckpt == tmp_path / "here.safetensors"
+
+
 def test_another_place_of_the_checkpoint(board, tmp_path):
     request = again(board["cgan"], ckpt=tmp_path / "moved.safetensors")
     assert request.ckpt == tmp_path / "moved.safetensors"
