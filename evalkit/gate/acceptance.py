@@ -118,7 +118,7 @@ def accept(record: RunRecord, ref: str, *, report: GateReport | None, why: str) 
     if record.status != "complete":
         raise InvalidInputError(
             f"{record.run_id} is {record.status}, not complete: it cannot be a baseline",
-            hint="finish it: the same evalkit score command resumes",
+            hint="finish it: the same evalkit score command, without --until-decided",
         )
     if report is not None and report.baseline.run_id == record.run_id:
         raise UsageError(f"{record.run_id} is the baseline already", hint="nothing to accept")
