@@ -1,9 +1,14 @@
-"""A seeded InceptionV3 state dict: random weights of a sane scale, random batch norm statistics."""
+"""One thread a process, and a seeded InceptionV3: random weights of a sane scale, random batch norms."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+
+# Before torch: processes that share the cores of a machine would wait for each other's threads.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

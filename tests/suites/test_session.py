@@ -209,6 +209,15 @@ def test_a_signal_lets_the_cells_flush_and_the_next_call_resumes(stage, number, 
     assert outcome.exit_code == 0
 
 
+@pytest.fixture
+def python_answers_ctrl_c():
+    """As on a terminal: what is started in the background inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_answers_ctrl_c")
 def test_nothing_outlives_a_second_signal(stage):
     stage.acts = {"a": "stubborn"}
     ready = stop_when_ready(stage, signal.SIGINT, 1)
