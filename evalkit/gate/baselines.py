@@ -259,7 +259,7 @@ def _with_replicates(chosen: RunRecord, others: Iterable[RunRecord]) -> tuple[Ru
 
 def _require_complete(record: RunRecord, file: Path) -> None:
     if record.status != "complete":
-        hint = "finish it (the same evalkit score command without --until-decided), or name the record to judge"
+        hint = "finish it (score without --until-decided resumes it), or name the record to judge"
         raise NothingMeasuredError(f"{file} is {record.status}, not complete", hint=hint)
 
 
