@@ -102,8 +102,8 @@ def test_30_real_pairs_of_the_bundled_gan(runs_of_the_bundled_gan):
 
 @pytest.mark.slow
 def test_error_bars_that_lie_are_found(runs_of_the_bundled_gan):
-    """The same pairs with error bars of a fifth: a regression is then found in one pair of three."""
-    lying = [_with_errors(record, 1 / 5) for record in runs_of_the_bundled_gan]
+    """The same pairs with error bars of a third: a regression is then found in three pairs of ten."""
+    lying = [_with_errors(record, 1 / 3) for record in runs_of_the_bundled_gan]
     found = real_trials(lying, (), alpha=ALPHA)
     assert sum(not trials.holds for trials in found) >= 4
     assert all(trials.ratio < 0.6 for trials in found if trials.ratio is not None)
