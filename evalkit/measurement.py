@@ -16,7 +16,7 @@ from evalkit.extraction import Extracted
 from evalkit.metrics import compute_all
 from evalkit.plan import Network, Plan, Planned
 from evalkit.probing import BuiltProbe
-from evalkit.protocol import EvalProtocol, MeasuredMetric
+from evalkit.protocol import FAST_SUFFIX, EvalProtocol, MeasuredMetric, is_fast
 from evalkit.record import MetricResult, ProtocolInfo, RunRecord
 from evalkit.references import Reference
 from evalkit.seeding import SEED_SCHEME, stream
@@ -199,9 +199,10 @@ def protocol_info(
     headline = plan.headline
     reference = materials.references.get(headline)
     lane = materials.lanes.get(headline)
+    primary = _primary(plan, materials.extractors, [built.probe for built in probes.values()])
     protocol = EvalProtocol(
-        name=plan.preset.name,
-        extractor=_primary(plan, materials.extractors, [built.probe for built in probes.values()]),
+        name=plan.preset.name + (FAST_SUFFIX if is_fast(primary) else ""),
+        extractor=primary,
         metrics=tuple(
             MeasuredMetric(planned.metric.spec, planned.head, _inputs(plan, planned, materials, probes))
             for planned in plan.metrics

@@ -14,7 +14,7 @@ from evalkit.extractors import FACTS
 from evalkit.generators import GENERATOR_FACTS
 from evalkit.metrics import METRICS
 from evalkit.perceptual.facts import PAIR_MEASURES
-from evalkit.protocol import PROTOCOLS, MetricRequest, Preset
+from evalkit.protocol import FAST_SUFFIX, PROTOCOLS, MetricRequest, Preset, is_fast
 from evalkit.redaction import redact_command
 from evalkit.references import Reference, at_hand
 from evalkit.registry import did_you_mean
@@ -228,11 +228,13 @@ class Plan:
 
     def label(self, planned: Planned, extractor: Extractor) -> str:
         """Return the printed name of a metric; see :func:`~evalkit.selection.metric_label`."""
+        variant = FAST_SUFFIX if is_fast(extractor.spec) else ""
         if planned.label:
             digest = (extractor.spec.sha256 or "")[:8]
-            return planned.label if extractor.published else f"{planned.label}:{extractor.spec.name}@{digest}"
+            weights = "" if extractor.published else f":{extractor.spec.name}@{digest}"
+            return planned.label + weights + variant
         network = planned.network or self.headline
-        return metric_label(
+        name = metric_label(
             metric=planned.metric.name,
             head=planned.head,
             extractor=network.extractor,
@@ -240,6 +242,7 @@ class Plan:
             sha256=extractor.spec.sha256 or "",
             published=extractor.published,
         )
+        return name + variant
 
 
 def _check_feasible(planned: Planned, found: AtHand) -> None:

@@ -12,14 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from evalkit.registry import Registry
 from evalkit.spec import Scalar, Spec, canonical_json, sha256_of
 
+Precision = Literal["exact", "fast"]
+
 FINGERPRINT_VERSION = 1
 LABEL_RULE = "balanced by index"
 DTYPE_POLICY = "float32 features, TF32 and autocast off, float64 statistics"
+FAST_POLICY = "bfloat16 and TF32 networks, float64 statistics"
+FAST_SUFFIX = ":fast"
+"""Ends the names of a protocol and of its metrics where the networks ran with ``--precision fast``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,18 @@ class EvalProtocol:
             "reference": {"sha256": self.reference_sha256, "count": self.reference_count},
             "seed_scheme": self.seed_scheme,
             "labels": LABEL_RULE,
-            "dtype_policy": DTYPE_POLICY,
+            "dtype_policy": FAST_POLICY if is_fast(self.extractor) else DTYPE_POLICY,
             **dict(self.extra),
         }
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of :meth:`fields` as canonical JSON."""
         return sha256_of(self.fields())
+
+
+def is_fast(extractor: Spec) -> bool:
+    """Return whether an extractor trades digits for speed; its spec, and so every fingerprint, says so."""
+    return dict(extractor.params).get("precision") == "fast"
 
 
 def _order(metric: MeasuredMetric) -> tuple[str, str, str]:

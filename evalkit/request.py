@@ -9,6 +9,7 @@ from pathlib import Path
 from evalkit.errors import UsageError
 from evalkit.generators import SamplingOptions
 from evalkit.generators.checkpoint import Weights
+from evalkit.protocol import Precision
 from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
 
@@ -18,7 +19,8 @@ class ScoreRequest:
     """Everything that ``evalkit score`` and :func:`score` accept; see the README for what each means.
 
     ``strict`` asks for results that are equal to the last bit on every run of one machine: batches are fixed
-    then, and ``batch_size`` is not used. ``translate``: the model turns ``images`` into the images to score.
+    then, and ``batch_size`` is not used. ``precision``: ``fast`` runs the networks that measure in bfloat16,
+    which is a protocol of its own. ``translate``: the model turns ``images`` into the images to score.
     """
 
     model: str | None = None
@@ -40,6 +42,7 @@ class ScoreRequest:
     seed: int = 0
     batch_size: int | None = None
     strict: bool = False
+    precision: Precision = "exact"
     translate: bool = False
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     device: str = "auto"
@@ -63,6 +66,11 @@ class ScoreRequest:
             )
         if not self.translate and (self.model is None) == (self.images is None):
             raise UsageError("name exactly one subject", hint="--model NAME [--ckpt FILE], or --images PATH")
+        if self.strict and self.precision == "fast":
+            raise UsageError(
+                "--precision fast does not go with --determinism strict",
+                hint="the same bits on every run need exact float32",
+            )
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
         if self.model is None and self.sampling != SamplingOptions():

@@ -111,11 +111,18 @@ determinism_option = click.option(
     help="strict: equal to the last bit for any number of workers, at about half the speed on two cores.",
 )
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    help="fast: on CUDA, the networks that measure run in bfloat16 and TF32. A protocol of its own, whose "
+    "numbers do not compare with exact ones; docs/precision.md tells how far they move.",
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    help="Type the model samples in; features are always float32.",
+    help="Type the model samples in; features are float32 unless --precision says otherwise.",
 )
 format_option = click.option(
     "--format",

@@ -23,6 +23,7 @@ from evalkit.cli.options import (
     names,
     out_option,
     pair_output_options,
+    precision_option,
     preset_option,
     sampling_options,
     score_weights_option,
@@ -156,6 +157,7 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @sampling_options
 @device_option
 @dtype_option
+@precision_option
 @score_weights_option
 @image_options()
 @out_option("Folder of records and of the state a killed run resumes from.")
