@@ -1,6 +1,6 @@
 """What ``--dtype bfloat16`` and ``float16`` do to the scores of the bundled models, on the same seeds.
 
-    python benchmarks/sampling_precision.py --out benchmarks/sampling_precision.csv    # half an hour, two cores
+    python benchmarks/sampling_precision.py --out benchmarks/sampling_precision.csv    # half an hour
 
 Each model is scored under the embedded protocol (1 024 images, base seed 0) in each type; the difference to
 float32 and its standard error are those of the gate, block by block. Runs that are there already are kept.

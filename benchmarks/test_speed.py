@@ -33,7 +33,7 @@ from evalkit.numerics import (
 )
 from evalkit.perceptual.facts import PAIR_MEASURES
 from evalkit.perceptual.structure import build_ssim
-from evalkit.seeding import image_seeds, normal_per_image, per_image_generators
+from evalkit.seeding import image_seeds, normal_per_image
 from evalkit.sources.decode import decode_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
@@ -148,7 +148,7 @@ def test_noise(benchmark, who):
     seeds = image_seeds(0, np.arange(1024))
 
     def ours() -> torch.Tensor:
-        return normal_per_image(per_image_generators(seeds), (3, 32, 32), device=torch.device("cpu"))
+        return normal_per_image(seeds, (3, 32, 32), device=torch.device("cpu"))
 
     def theirs() -> torch.Tensor:
         drawn = [torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(int(s))) for s in seeds]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from evalkit.console import Console, Silent
 from evalkit.evaluate import run
+from evalkit.extractors.facts import Backend
 from evalkit.generators import SamplingOptions
 from evalkit.protocol import Precision
 from evalkit.record import RunRecord
@@ -38,6 +39,7 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
     batch_size: int | None = None,
     strict: bool = False,
     precision: Precision = "exact",
+    backend: Backend = "auto",
     sampling: SamplingOptions | None = None,
     device: str = "auto",
     weights: Mapping[str, str | Path] | None = None,
@@ -69,6 +71,7 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         batch_size: never moves a score beyond float32 rounding; None chooses.
         strict: equal to the last bit on every run of this machine, at about half the speed on two cores.
         precision: ``fast`` runs the networks that measure in bfloat16 and TF32, a protocol of its own.
+        backend: what runs those networks; it never moves a score beyond float32 rounding.
         sampling: sampler, steps, guidance and dtype of the model.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         weights: weights files by extractor.
@@ -101,6 +104,7 @@ def score(  # noqa: PLR0913 - the flags of the command, all by keyword
         batch_size=batch_size,
         strict=strict,
         precision=precision,
+        backend=backend,
         sampling=sampling or SamplingOptions(),
         device=device,
         weights={key: Path(value) for key, value in (weights or {}).items()},

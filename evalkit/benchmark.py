@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Literal
 
 from evalkit.console import Console
 from evalkit.errors import UsageError
@@ -26,15 +26,15 @@ from evalkit.subjects import Subject, open_generator
 from evalkit.throughput import warm_up
 
 Scenarios = Literal["both", "offline", "single-stream"]
-BATCH_SIZES: Final = {"cpu": (1, 8, 32, 128), "cuda": (1, 16, 64, 256, 1024), "mps": (1, 16, 64, 256)}
-"""The sweep of each kind of device unless told otherwise."""
-
 _FINGERPRINT_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedRequest:
-    """What ``evalkit bench`` was asked for: how to sample is the same as for a score."""
+    """What ``evalkit bench`` was asked for: how to sample is the same as for a score.
+
+    Without ``batch_sizes`` the batch doubles as long as that pays.
+    """
 
     score: ScoreRequest
     scenarios: Scenarios = "both"
@@ -75,7 +75,6 @@ def measure_speed(request: SpeedRequest, *, console: Console) -> RunRecord:
     )
     if subject.generator is None:
         raise UsageError("bench needs a generator")
-    sizes = request.batch_sizes or BATCH_SIZES[device.type]
     dtype = subject.info.dtype or "float32"
     measured: list[Performance] = []
     with strict_numerics(), console.progress(f"timing {subject.info.id}", 2) as progress:
@@ -83,7 +82,7 @@ def measure_speed(request: SpeedRequest, *, console: Console) -> RunRecord:
         if request.scenarios != "single-stream":
             measured += offline(
                 subject.generator,
-                batch_sizes=sizes,
+                batch_sizes=request.batch_sizes,
                 rules=request.rules,
                 warm=warm,
                 device=device,

@@ -41,20 +41,24 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     Returns:
         Four int64 tensors, each word in ``0 .. 2**32 - 1``.
     """
-    c0, c1, c2, c3 = counter
+    shape = torch.broadcast_shapes(*(word.shape for word in (*counter, *key)))
+    c0, c1, c2, c3 = (word.expand(shape).clone() for word in counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
-        high0, low0 = _product(c0, _MULTIPLIERS[0])
-        high1, low1 = _product(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        # int64 products wrap modulo 2**64, which keeps all 64 bits of a product of two 32-bit words. c1 and
+        # c3 are their low halves: what stands above is cut off where it reaches the next product, or the end.
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        _fold(c0, second, c1, k0)
+        _fold(c2, first, c3, k1)
+        c1, c3 = second, first
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
-    return c0, c1, c2, c3
+    return c0, c1.bitwise_and_(_WORD), c2, c3.bitwise_and_(_WORD)
 
 
-def _product(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    # int64 products wrap modulo 2**64, which keeps all 64 bits of a product of two 32-bit words.
-    product = words * factor
-    return (product >> 32) & _WORD, product & _WORD
+def _fold(target: Tensor, product: Tensor, low: Tensor, key: Tensor) -> None:
+    """Put (high half of ``product``) ^ ``low`` ^ ``key`` into ``target``, which it may be made from."""
+    torch.bitwise_right_shift(product, 32, out=target)
+    target.bitwise_xor_(low).bitwise_xor_(key).bitwise_and_(_WORD)
 
 
 def bits_at(
@@ -72,11 +76,18 @@ def bits_at(
         stream: which use, ``0 .. 2**32 - 1``; streams are independent.
         device: where the words are computed, bitwise alike everywhere.
     """
+    words = _words_at(seeds, step, count, stream=stream, device=device)
+    return torch.stack(words, dim=-1).flatten(1)[:, :count]
+
+
+def _words_at(
+    seeds: IndexArray, step: int, count: int, *, stream: int, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the four words ``[n, blocks]`` of every block of :func:`bits_at`."""
     keys = torch.from_numpy(seeds).to(device).unsqueeze(1)
     blocks = torch.arange(-(-count // 4), device=device).unsqueeze(0)
     fixed = [torch.full_like(blocks, value) for value in (step, stream, 0)]
-    words = philox4x32((blocks, *fixed), (keys & _WORD, (keys >> 32) & _WORD))
-    return torch.stack(words, dim=-1).flatten(1)[:, :count]
+    return philox4x32((blocks, *fixed), (keys & _WORD, (keys >> 32) & _WORD))
 
 
 def uniform_at(
@@ -99,12 +110,15 @@ def normal_at(
     """
     count = math.prod(shape)
     where = exact_device(device)
-    bits = bits_at(seeds, step, -(-count // 2) * 2, stream=stream, device=where).view(len(seeds), -1, 2)
-    unit = bits.to(torch.float64)
-    radius = torch.sqrt(-2.0 * torch.log((unit[..., 0] + 1.0) * 2.0**-32))
-    angle = unit[..., 1] * (2.0 * math.pi * 2.0**-32)
-    pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return pairs.to(torch.float32).flatten(1)[:, :count].reshape(len(seeds), *shape).to(device)
+    words = _words_at(seeds, step, count, stream=stream, device=where)
+    drawn = torch.empty((len(seeds), words[0].shape[1], 4), dtype=torch.float32, device=where)
+    for place in (0, 2):
+        unit = words[place].to(torch.float64).add_(1.0).mul_(2.0**-32)
+        radius = unit.log_().mul_(-2.0).sqrt_()
+        angle = words[place + 1].to(torch.float64).mul_(2.0 * math.pi * 2.0**-32)
+        torch.mul(radius, torch.cos(angle), out=drawn[..., place])
+        torch.mul(radius, angle.sin_(), out=drawn[..., place + 1])
+    return drawn.flatten(1)[:, :count].reshape(len(seeds), *shape).to(device)
 
 
 def exact_device(device: torch.device | str) -> torch.device:

@@ -23,6 +23,7 @@ from evalkit.extraction import (
 from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
 from evalkit.measurement import Decided, Materials, Watch, measure, protocol_info
+from evalkit.numerics.products import products_on
 from evalkit.plan import DEFAULT_HELD_OUT, AtHand, Network, Plan, Planned, make_plan
 from evalkit.probing import BuiltProbe, with_probes
 from evalkit.provenance import environment
@@ -123,18 +124,29 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
         lanes=_one_pass(job, plan, materials),
         probes={planned: _probe_pass(job, planned, probes[planned].probe) for planned in plan.probed},
     )
-    # What the images themselves met: pictures that a safety checker blacked out, for example.
-    met: tuple[str, ...] = getattr(subject.generator, "warnings", ())
+    backends, met = _what_ran(job)
     for text in met:
         job.console.note(text)
+    with products_on("cpu" if job.device.type == "mps" else str(job.device)):  # mps has no float64
+        results = measure(plan, materials, probes, notify=job.console.note)
     return replace(
         record,
         status="complete",
         warnings=(*record.warnings, *met),
         protocol=protocol_info(plan, subject, materials=materials, probes=probes),
-        results=measure(plan, materials, probes, notify=job.console.note),
+        results=results,
+        env={**record.env, "extractor_backend": backends},
         **_speed(job, plan, materials, warm),
     )
+
+
+def _what_ran(job: _Run) -> tuple[str | None, tuple[str, ...]]:
+    """Return what ran the networks (None where no shard was computed), and what there is to warn of."""
+    engines = [engine for one in job.extractors.values() if (engine := getattr(one, "engine", None))]
+    backends = dict.fromkeys(engine.backend for engine in engines if engine.backend)
+    # What the images themselves met: pictures that a safety checker blacked out, for example.
+    met: tuple[str, ...] = getattr(job.subject.generator, "warnings", ())
+    return ", ".join(backends) or None, (*met, *(text for engine in engines for text in engine.warnings))
 
 
 def _at_hand(job: _Run, plan: Plan) -> tuple[Plan, Materials]:
@@ -219,6 +231,8 @@ def _extractor(request: ScoreRequest, network: Network, device: torch.device) ->
         weights=request.weights.get(network.extractor),
         preset=network.preset,
         device=str(device),
+        precision=request.precision,
+        backend=request.backend,
     )
 
 

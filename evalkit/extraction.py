@@ -4,7 +4,8 @@ Every image is read once and every network runs once on it, however many extract
 many metrics read them. A :class:`~evalkit.core.Probe` (pairs, latent paths) goes through the same shards.
 
 Every shard is computed in the same batches whatever was interrupted before it, so a resumed run ends in
-the identical files. The images of a batch exist only inside :func:`extract`.
+the identical files. The images of a batch exist only inside :func:`extract`: those that the networks see and,
+where they are read from files, those of the next batch (:mod:`evalkit.sources.ahead`).
 
 Accepted trade-offs: an interruption drops the batches of the shard at hand (at most 64 images at the 1 024 of
 the embedded protocol, 512 from 8 192 images on); a half shard would be a second kind of state.
@@ -12,12 +13,12 @@ the embedded protocol, 512 from 8 192 images on); a half shard would be a second
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 
 from evalkit.core import Extractor, FeatureSet, ImageSource, IndexArray, Probe
 from evalkit.errors import EvalkitError, TemporaryError
-from evalkit.lanes import Lane, Rows, synchronise
+from evalkit.lanes import Lane, ShardFacts, measured, synchronise
 from evalkit.runtime import bitwise_numerics, strict_numerics
 from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult, ShardStore
+from evalkit.sources.ahead import ReadAhead
 from evalkit.spec import sha256_of
 
 Progress = Callable[[int], None]
@@ -171,67 +173,90 @@ def extract(
         if job.fresh:
             for lane in job.lanes:
                 lane.store.clear()
-        for shard in range(job.layout.shards):
-            _add_shard(job, shard, done, progress=progress, stop=stop)
+        images = stack.enter_context(_images(job, job.source)) if job.source is not None else None
+        pieces = _pieces(job, done)
+        piece = next(pieces, None)
+        while piece is not None:
+            following = next(pieces, None)
+            _add_shard(job, piece, done, images=images, following=following, progress=progress, stop=stop)
             if after_shard is not None:
                 after_shard(done)
+            piece = following
     return done
 
 
-def _add_shard(
-    job: Job, shard: int, done: Sequence[Extracted], *, progress: Progress, stop: Callable[[], int]
-) -> None:
-    """Add one shard to every lane: read from its file, or computed in one pass over its images."""
-    index = job.layout.indices(shard)
-    whole: dict[int, ShardResult] = {}
-    wanted: dict[int, tuple[str, ...]] = {}
-    for number, lane in enumerate(job.lanes):
-        result, warning = lane.store.read(shard, len(index))
-        done[number].warnings += [warning] if warning else []
-        if result is not None and _is_whole(job, lane, result):
-            whole[number] = result
-        else:
-            # What was extracted before stays: asking for heads in turn never computes one twice.
-            wanted[number] = tuple(dict.fromkeys([*lane.heads, *(result.features if result else ())]))
-    if wanted:
-        for number, result in _compute(job, wanted, index, progress=progress, stop=stop).items():
-            job.lanes[number].store.write(shard, result)
-            whole[number] = result
-    else:
-        progress(len(index))
-    for number, extracted in enumerate(done):
-        extracted.shards.append(whole[number])
-        extracted.reused += 0 if number in wanted else len(index)
+def _images(job: Job, source: ImageSource) -> ReadAhead:
+    return ReadAhead(source, pin=job.device.type == "cuda", finished=partial(synchronise, job.device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """A shard: what of it is there, by lane, and the heads that are still to be computed, by lane."""
+
+    shard: int
+    index: IndexArray
+    whole: dict[int, ShardResult]
+    wanted: dict[int, tuple[str, ...]]
+
+
+def _pieces(job: Job, done: Sequence[Extracted]) -> Iterator[_Piece]:
+    """Look at each shard in order and tell what is missing."""
+    for shard in range(job.layout.shards):
+        piece = _Piece(shard, job.layout.indices(shard), {}, {})
+        for number, lane in enumerate(job.lanes):
+            result, warning = lane.store.read(shard, len(piece.index))
+            done[number].warnings += [warning] if warning else []
+            if result is not None and _is_whole(job, lane, result):
+                piece.whole[number] = result
+            else:
+                # What was extracted before stays: asking for heads in turn never computes one twice.
+                piece.wanted[number] = tuple(
+                    dict.fromkeys([*lane.heads, *(result.features if result else ())])
+                )
+        yield piece
 
 
 def _is_whole(job: Job, lane: Lane, result: ShardResult) -> bool:
     return set(lane.heads) <= set(result.features) and (not job.needs_labels or "labels" in result.facts)
 
 
+def _add_shard(
+    job: Job, piece: _Piece, done: Sequence[Extracted], *, images: ReadAhead | None, following: _Piece | None,
+    progress: Progress, stop: Callable[[], int],
+) -> None:  # fmt: skip
+    """Add one shard to every lane: as its file has it, or computed in one pass over its images."""
+    if piece.wanted:
+        then = following.index[: job.batch_size] if following is not None and following.wanted else None
+        computed = _compute(job, piece, images=images, then=then, progress=progress, stop=stop)
+        for number, result in computed.items():
+            job.lanes[number].store.write(piece.shard, result)
+            piece.whole[number] = result
+    else:
+        progress(len(piece.index))
+    for number, extracted in enumerate(done):
+        extracted.shards.append(piece.whole[number])
+        extracted.reused += 0 if number in piece.wanted else len(piece.index)
+
+
 def _compute(
-    job: Job, wanted: Mapping[int, tuple[str, ...]], index: IndexArray, *, progress: Progress,
+    job: Job, piece: _Piece, *, images: ReadAhead | None, then: IndexArray | None, progress: Progress,
     stop: Callable[[], int],
 ) -> dict[int, ShardResult]:  # fmt: skip
+    """Return what is missing of a shard; ``then`` is the batch that will be asked for after it."""
+    wanted, index = piece.wanted, piece.index
     parts: dict[int, dict[str, list[NDArray[np.float32]]]] = {
         number: {head: [] for head in heads} for number, heads in wanted.items()
     }
-    facts = _ShardFacts(job)
+    facts = ShardFacts(job.device)
     size, position = min(job.batch_size, len(index)), 0
     while position < len(index):
         part = index[position : position + size]
+        rest = index[position + size : position + 2 * size]
         try:
-            batch = _one_batch(job, wanted, part)
+            read = None if images is None else partial(images.read, part, then=rest if len(rest) else then)
+            batch = measured(job.lanes, wanted, part, read, job.device)
         except torch.OutOfMemoryError:
-            if size == 1 or job.bitwise:
-                raise TemporaryError(
-                    f"{'one image does' if size == 1 else f'{size} images do'} not fit into the memory of "
-                    f"{job.device}",
-                    hint="free the device, choose another with --device, or drop --determinism strict"
-                    if job.bitwise
-                    else "free the device, or choose another with --device",
-                ) from None
-            torch.cuda.empty_cache()
-            size = max(size // 2, 1)
+            size = _smaller(size, job)
             facts.out_of_memory_batch = size
             continue
         for number, rows in batch.rows.items():
@@ -248,67 +273,18 @@ def _compute(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Rows of each lane, how long they took, and what the images were."""
-
-    rows: Mapping[int, Rows]
-    read: float
-    extract: Mapping[int, float]
-    sizes: tuple[tuple[int, int], ...] = ()
-    labels: IndexArray | None = None
-
-
-@dataclass(slots=True)
-class _ShardFacts:
-    """What is noted about a shard while it is computed."""
-
-    job: Job
-    images: list[int] = field(default_factory=list)
-    read: list[float] = field(default_factory=list)
-    extract: list[Mapping[int, float]] = field(default_factory=list)
-    sizes: set[tuple[int, int]] = field(default_factory=set)
-    labels: list[IndexArray | None] = field(default_factory=list)
-    out_of_memory_batch: int | None = None
-
-    def add(self, images: int, batch: _Batch) -> None:
-        self.images.append(images)
-        self.read.append(batch.read)
-        self.extract.append(batch.extract)
-        self.sizes.update(batch.sizes)
-        self.labels.append(batch.labels)
-
-    def of(self, number: int) -> dict[str, Any]:
-        known = [part for part in self.labels if part is not None]
-        return {
-            "device": str(self.job.device),
-            "threads": torch.get_num_threads(),
-            "images": self.images,
-            "read_seconds": self.read,
-            "extract_seconds": [seconds[number] for seconds in self.extract],
-            "sizes": sorted(self.sizes),
-            "labels": np.concatenate(known).tolist() if len(known) == len(self.labels) else None,
-            **({"out_of_memory_batch": self.out_of_memory_batch} if self.out_of_memory_batch else {}),
-        }
-
-
-def _one_batch(job: Job, wanted: Mapping[int, tuple[str, ...]], index: IndexArray) -> _Batch:
-    """Read the images once and run each lane's network once on them."""
-    start = time.perf_counter()
-    batch = job.source.read(index) if job.source is not None else None
-    synchronise(job.device)
-    read = time.perf_counter() - start
-    rows: dict[int, Rows] = {}
-    seconds: dict[int, float] = {}
-    for number, heads in wanted.items():
-        start = time.perf_counter()
-        rows[number] = job.lanes[number].measure(index, batch, heads)
-        synchronise(job.device)
-        seconds[number] = time.perf_counter() - start
-    if batch is None:
-        return _Batch(rows, read, seconds)
-    sizes = tuple({(images.shape[2], images.shape[3]) for _, images in batch.same_size_groups()})
-    return _Batch(rows, read, seconds, sizes, batch.labels)
+def _smaller(size: int, job: Job) -> int:
+    """Return the batch size to go on with where ``size`` images did not fit."""
+    if size == 1 or job.bitwise:
+        images = "one image does" if size == 1 else f"{size} images do"
+        raise TemporaryError(
+            f"{images} not fit into the memory of {job.device}",
+            hint="free the device, choose another with --device, or drop --determinism strict"
+            if job.bitwise
+            else "free the device, or choose another with --device",
+        ) from None
+    torch.cuda.empty_cache()
+    return max(size // 2, 1)
 
 
 def interruption(number: int) -> Interrupted:

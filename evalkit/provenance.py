@@ -12,6 +12,7 @@ import torch
 from evalkit.spec import Scalar
 
 _RECORDED = ("evalkit", "torch", "numpy", "scipy", "pillow", "diffusers")
+_OPTIONAL = ("onnxruntime",)
 
 
 def environment() -> dict[str, Scalar]:
@@ -19,12 +20,21 @@ def environment() -> dict[str, Scalar]:
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _RECORDED},
+        **{name: version_of(name) for name in _OPTIONAL},
         "commit": source_commit(),
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def source_commit() -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.errors import UsageError
+from evalkit.extractors.facts import Backend
 from evalkit.generators import SamplingOptions
 from evalkit.generators.checkpoint import Weights
 from evalkit.protocol import Precision
@@ -20,7 +21,8 @@ class ScoreRequest:
 
     ``strict`` asks for results that are equal to the last bit on every run of one machine: batches are fixed
     then, and ``batch_size`` is not used. ``precision``: ``fast`` runs the networks that measure in bfloat16,
-    which is a protocol of its own. ``translate``: the model turns ``images`` into the images to score.
+    which is a protocol of its own. ``backend``: what runs those networks. ``translate``: the model turns
+    ``images`` into the images to score.
     """
 
     model: str | None = None
@@ -43,6 +45,7 @@ class ScoreRequest:
     batch_size: int | None = None
     strict: bool = False
     precision: Precision = "exact"
+    backend: Backend = "auto"
     translate: bool = False
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     device: str = "auto"

@@ -11,13 +11,17 @@ threads that need different settings at the same time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 
 from evalkit.errors import UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _DEVICE_TYPES: Final = ("cpu", "cuda", "mps")
 
@@ -90,6 +94,27 @@ def strict_numerics() -> Iterator[None]:
 
 
 @contextmanager
+def fast_numerics(device: torch.device) -> Iterator[None]:
+    """Inside :func:`strict_numerics`: run the block in bfloat16 autocast, and in TF32 what that leaves out.
+
+    Weights and sums stay float32; inputs and outputs of convolutions and products are rounded to 8 bits of
+    mantissa. What :func:`strict_numerics` switched off is off again on exit.
+    """
+    backends: Any = torch.backends
+    with ExitStack() as restore:
+        for switch in (backends.cuda.matmul, backends.cudnn.conv):
+            restore.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
+            switch.fp32_precision = "tf32"
+        restore.enter_context(torch.autocast(device.type, torch.bfloat16))
+        yield
+
+
+def is_bitwise() -> bool:
+    """Return whether the same bits are asked for on every run: inside :func:`bitwise_numerics`."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
+@contextmanager
 def bitwise_numerics() -> Iterator[None]:
     """As :func:`strict_numerics`, on one thread and by deterministic algorithms alone.
 
@@ -107,4 +132,21 @@ def bitwise_numerics() -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one.
+
+    A single item runs on one thread too: kernels cut among threads round otherwise.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(run, items)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(run, items)
+    finally:
+        # Workers set it for themselves, but torch also hands the last value to threads born later.
         torch.set_num_threads(threads)

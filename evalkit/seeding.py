@@ -6,6 +6,7 @@ Which image is drawn never depends on batch size, rank, worker count or a restar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ IndexArray = NDArray[np.int64]
 
 SEED_SCHEME = "philox4x64(base seed, stream) / 1"
 """Version of the rule that maps an index to a seed and a label; part of the protocol fingerprint."""
+
+_NUMBERS_A_THREAD = 1 << 18
+"""Normal numbers that are worth a thread: about 2 ms of drawing, against 0.1 ms to start it."""
 
 _STREAMS = {"latent": 0, "label": 1, "subset": 2, "block": 3, "metric": 4, "path": 5}
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # SplitMix64 finaliser (Steele 2014)
@@ -70,8 +74,26 @@ def per_image_generators(seeds: IndexArray) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
-def normal_per_image(
-    generators: Sequence[torch.Generator], shape: Sequence[int], *, device: torch.device
-) -> torch.Tensor:
-    """Return standard normal float32 ``[n, *shape]``; row i is drawn on the CPU from ``generators[i]``."""
-    return torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(device)
+def normal_per_image(seeds: IndexArray, shape: Sequence[int], *, device: torch.device) -> torch.Tensor:
+    """Return standard normal float32 ``[n, *shape]``; row i is drawn on the CPU from ``seeds[i]`` alone.
+
+    Row i is what ``torch.randn(*shape, generator=torch.Generator().manual_seed(seeds[i]))`` gives, to the
+    last bit. One generator is seeded anew for each row and writes into its place: no object, allocation or
+    copy for each image. Many numbers are drawn on several threads, each with a generator of its own.
+    """
+    drawn = torch.empty(len(seeds), *shape)
+    threads = min(torch.get_num_threads(), drawn.numel() // _NUMBERS_A_THREAD, len(seeds))
+    if threads <= 1:
+        _fill_rows(seeds, drawn)
+        return drawn.to(device)
+    parts = np.array_split(seeds, threads), torch.tensor_split(drawn, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(_fill_rows, *parts))
+    return drawn.to(device)
+
+
+def _fill_rows(seeds: IndexArray, rows: torch.Tensor) -> None:
+    generator = torch.Generator()
+    with torch.inference_mode(rows.is_inference()):  # a mode of the thread
+        for seed, row in zip(seeds.tolist(), rows.unbind(), strict=True):
+            row.normal_(generator=generator.manual_seed(seed))

@@ -22,11 +22,16 @@ from evalkit.errors import TemporaryError
 from evalkit.lanes import synchronise
 from evalkit.record import Performance
 from evalkit.sources.generated import GeneratedSource
-from evalkit.throughput import WarmUp, peak_memory
+from evalkit.throughput import WarmUp, climb, peak_memory
 
 FEWEST_BATCHES: Final = 3
+LARGEST: Final = {"cpu": 256, "cuda": 4096, "mps": 1024}
+"""The largest batch that is tried on each kind of device unless sizes are given."""
+
 FEWEST_FOR_P99: Final = 1000
 """Images below which a 99th percentile would be a handful of values: none is reported."""
+
+_FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +85,46 @@ def offline(
 ) -> list[Performance]:
     """Return one measurement for each batch size that fits into memory.
 
+    Without ``batch_sizes`` the batch doubles until that does not pay (:func:`evalkit.throughput.climb`) or
+    until the next would come near the memory of a CUDA device.
+
     Raises:
         TemporaryError: not even the first fits.
     """
     measured: list[Performance] = []
-    for size in batch_sizes:
-        source = GeneratedSource(generator, 2**40)
+    source = GeneratedSource(generator, 2**40)
+
+    def rate_of(size: int) -> float | None:
+        if not batch_sizes and measured and not _has_room(measured[-1].peak_memory_bytes, device):
+            return None
         try:
             timed = time_batches(source, batch_size=size, rules=rules, device=device)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            break
+            return None
         measured.append(
             summary(timed, scenario="offline", generator=generator, warm=warm, device=device, dtype=dtype)
         )
+        return measured[-1].throughput
+
+    if not batch_sizes:
+        climb((1 << k for k in range(LARGEST[device.type].bit_length())), rate_of)
+    for size in batch_sizes:
+        if rate_of(size) is None:
+            break
     if not measured:
         raise TemporaryError(
-            f"a batch of {batch_sizes[0]} does not fit into the memory of {device}",
+            f"a batch of {next(iter(batch_sizes), 1)} does not fit into the memory of {device}",
             hint="try --batch-sizes 1,4,16",
         )
     return measured
+
+
+def _has_room(peak: int | None, device: torch.device) -> bool:
+    """Whether twice the memory of the last batch stays below nine tenths of a CUDA device's."""
+    if device.type != "cuda" or peak is None:
+        return True
+    return 2 * peak <= _FULL * torch.cuda.get_device_properties(device).total_memory
 
 
 def single_stream(

@@ -6,7 +6,9 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +18,45 @@ from evalkit.core import Generator, ImageSource
 from evalkit.extraction import Extracted
 from evalkit.lanes import synchronise
 from evalkit.record import Performance
+
+WORTHWHILE: Final = 1.05
+"""A larger batch is worth its memory where it is faster by this factor."""
+
+_PATIENCE = 2
+
+
+def climb(sizes: Iterable[int], rate_of: Callable[[int], float | None]) -> dict[int, float]:
+    """Return the images/s of growing batches, up to where growing does not pay any more.
+
+    It ends at a size that does not fit, or at the second in a row that is not :data:`WORTHWHILE` times as
+    fast as the best before it: one alone may be an unlucky measurement. Which images are drawn, and hence
+    every score, does not depend on the batch, so the result decides about time and memory alone.
+
+    Args:
+        sizes: ascending.
+        rate_of: measures a size; None where it does not fit into memory.
+    """
+    rates: dict[int, float] = {}
+    best, idle = 0.0, 0
+    for size in sizes:
+        rate = rate_of(size)
+        if rate is None:
+            break
+        idle = 0 if rate >= WORTHWHILE * best else idle + 1
+        rates[size], best = rate, max(best, rate)
+        if idle == _PATIENCE:
+            break
+    return rates
+
+
+def plateau(rates: Mapping[int, float]) -> int:
+    """Return the smallest batch that no other is faster than by :data:`WORTHWHILE`.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    best = max(rates.values())
+    return min(size for size, rate in rates.items() if rate * WORTHWHILE >= best)
 
 
 @dataclass(frozen=True, slots=True)

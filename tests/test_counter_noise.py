@@ -104,6 +104,30 @@ def test_normal_is_box_and_muller_of_the_words():
     np.testing.assert_allclose(normal_at(SEEDS, 2, (2, 4), device="cpu").view(5, 8), expected, rtol=1e-6)
 
 
+def _plain_normal(seeds, step, count, *, stream):
+    """Box and Muller's formula over one tensor of words, a new tensor for each operation."""
+    words = bits_at(seeds, step, -(-count // 2) * 2, stream=stream, device="cpu").view(len(seeds), -1, 2)
+    unit = words.to(torch.float64)
+    radius = torch.sqrt(-2.0 * torch.log((unit[..., 0] + 1.0) * 2.0**-32))
+    angle = unit[..., 1] * (2.0 * math.pi * 2.0**-32)
+    pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return pairs.to(torch.float32).flatten(1)[:, :count]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 3 * 32 * 32])
+def test_normal_is_the_plain_formula_to_the_last_bit(count):
+    for step, stream in [(0, 0), (3, 1), (2**32 - 1, 2)]:
+        drawn = normal_at(SEEDS, step, (count,), stream=stream, device="cpu")
+        assert torch.equal(drawn, _plain_normal(SEEDS, step, count, stream=stream))
+
+
+def test_words_leave_counters_and_keys_as_they_were():
+    counter, key = _words("ffffffff ffffffff 0 7"), _words("ffffffff 1")
+    before = [word.clone() for word in (*counter, *key)]
+    philox4x32(counter, key)
+    assert all(torch.equal(word, then) for word, then in zip((*counter, *key), before, strict=True))
+
+
 def test_distributions():
     seeds = np.arange(200, dtype=np.int64)
     normal = normal_at(seeds, 0, (1000,), device="cpu").double().numpy()

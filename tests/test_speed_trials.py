@@ -17,7 +17,7 @@ from evalkit.record import RunRecord
 from evalkit.request import ScoreRequest
 from evalkit.sources.generated import GeneratedSource
 from evalkit.speed_trials import FEWEST_BATCHES, Timed, TrialRules, offline, summary, time_batches
-from evalkit.throughput import WarmUp
+from evalkit.throughput import WarmUp, climb, plateau
 
 CPU = torch.device("cpu")
 WARM = WarmUp(seconds=0.5, flops=7)
@@ -72,6 +72,48 @@ def test_a_sweep_ends_where_memory_does():
     assert [p.batch_size for p in offline(Small(), batch_sizes=(1, 4, 16), **common)] == [1, 4]
     with pytest.raises(TemporaryError, match="batch of 8"):
         offline(Small(), batch_sizes=(8,), **common)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "measured", "chosen"),
+    [
+        (lambda n: 1.0 + 0.01 * n, [1, 2, 4, 8, 16, 32, 64, 128, 256], 256),  # overhead: grows to the end
+        (lambda n: 0.1 * max(n, 8), [1, 2, 4, 8, 16, 32], 8),  # full at 8: two more are tried
+        (lambda n: n * (3.0 if n == 4 else 1.0) / min(n, 16), [1, 2, 4, 8, 16, 32, 64], 16),  # one unlucky
+        (lambda n: 1.0 if n < 8 else None, [1, 2, 4], 4),  # memory ends at 8
+    ],
+    ids=["overhead", "full", "unlucky", "memory"],
+)
+def test_the_batch_grows_until_that_does_not_pay(seconds, measured, chosen):
+    asked = []
+
+    def rate_of(size):
+        asked.append(size)
+        return None if seconds(size) is None else size / seconds(size)
+
+    rates = climb((1 << k for k in range(9)), rate_of)
+    assert list(rates) == measured
+    assert plateau(rates) == chosen
+    assert asked[: len(measured)] == measured
+    assert len(asked) <= len(measured) + 1
+
+
+def test_without_sizes_the_batch_doubles_until_memory_ends(monkeypatch):
+    now = 0.0
+
+    class Full(GaussianTiles):
+        def generate(self, seeds, *, labels=None):
+            nonlocal now
+            if len(seeds) > 16:
+                raise torch.OutOfMemoryError
+            now += 1.0 + 0.001 * len(seeds)
+            return super().generate(seeds, labels=labels)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    common = {"rules": TrialRules(0.001), "warm": WARM, "device": CPU, "dtype": "float32"}
+    measured = offline(Full(), batch_sizes=(), **common)
+    assert [p.batch_size for p in measured] == [1, 2, 4, 8, 16]
+    assert measured[-1].throughput == pytest.approx(16 / 1.016)
 
 
 def test_energy_needs_ten_seconds_and_a_counter_that_is_ours():

@@ -47,7 +47,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 )
 @click.option(
     "--batch-sizes", default="", show_default=False, callback=_numbers, metavar="A,B,…",
-    help="Sizes of the offline sweep; 1,8,32,128 on a CPU.",
+    help="Sizes of the offline sweep; unless given, doubled from 1 as long as that pays.",
 )  # fmt: skip
 @click.option("--min-seconds", type=float, default=2.0, help="Shortest trial; energy needs 10 or more.")
 @click.option(

@@ -118,6 +118,13 @@ precision_option = click.option(
     help="fast: on CUDA, the networks that measure run in bfloat16 and TF32. A protocol of its own, whose "
     "numbers do not compare with exact ones; docs/precision.md tells how far they move.",
 )
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "onnxruntime", "compiled"]),
+    default="auto",
+    help="What runs the networks that measure; auto takes onnxruntime on a CPU, checked against torch at the "
+    "start. compiled is torch.compile. It never moves a score beyond float32 rounding.",
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),

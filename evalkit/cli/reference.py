@@ -1,4 +1,4 @@
-"""``evalkit reference``: list, show, verify and export statistics of images. Only ``.pt`` loads torch."""
+"""``evalkit reference``: list, show, verify, compare and export statistics. Only ``.pt`` loads torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from evalkit.cli.listing import aligned
 from evalkit.cli.reference_build import build
+from evalkit.cli.reference_distance import distance
 from evalkit.digests import file_sha256
 from evalkit.errors import EvalkitError, InvalidInputError, NothingMeasuredError
 from evalkit.references import (
@@ -109,6 +110,7 @@ def index(folder: Path) -> None:
 
 
 reference.add_command(build)
+reference.add_command(distance)
 
 
 def _describe(loaded: Reference) -> dict[str, Any]:

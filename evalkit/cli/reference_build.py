@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from evalkit.cli.options import device_option, weights_option
+from evalkit.cli.options import device_option, precision_option, weights_option
 from evalkit.errors import UsageError
+from evalkit.protocol import Precision
 
 
 @click.command(context_settings={"show_default": True})
@@ -40,6 +41,7 @@ from evalkit.errors import UsageError
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Never moves a number.")
 @device_option
+@precision_option
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
@@ -68,6 +70,7 @@ def build(
     class_heads: str,
     batch_size: int | None,
     device: str,
+    precision: Precision,
     state: Path,
     out: Path | None,
 ) -> None:
@@ -93,7 +96,9 @@ def build(
     for head in (*wanted, *_names(bank_heads), *(classes or ())):
         facts.dimensions(head)
     place = resolve_device(device)
-    network = build_extractor(extractor, weights=weights.get(extractor), preset=preset, device=str(place))
+    network = build_extractor(
+        extractor, weights=weights.get(extractor), preset=preset, device=str(place), precision=precision
+    )
     order = ReferenceOrder(
         about=about, heads=wanted, bank_heads=_names(bank_heads) or wanted, bank_size=bank_size,
         bank_dtype="float16" if bank_dtype == "float16" else "float32", class_heads=classes,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.cli.options import (
+    backend_option,
     batch_size_option,
     determinism_option,
     device_option,
@@ -158,6 +159,7 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @device_option
 @dtype_option
 @precision_option
+@backend_option
 @score_weights_option
 @image_options()
 @out_option("Folder of records and of the state a killed run resumes from.")
@@ -225,7 +227,6 @@ def scoring_of(task: str, flags: dict[str, Any], *, models: int) -> Scoring:
         UsageError: they do not go with the task, or with so many models.
     """
     from evalkit.evaluate import run  # noqa: PLC0415 - loads torch
-    from evalkit.pairs.reconstruction import check_request, score_reconstruction  # noqa: PLC0415
     from evalkit.pairs.request import Outputs  # noqa: PLC0415
     from evalkit.request import ScoreRequest  # noqa: PLC0415
 
@@ -235,6 +236,8 @@ def scoring_of(task: str, flags: dict[str, Any], *, models: int) -> Scoring:
         if outputs != Outputs():
             raise UsageError("--per-pair, --worst, --worst-by and -k belong to --task reconstruct")
         return Scoring(ScoreRequest.check, run)
+    from evalkit.pairs.reconstruction import check_request, score_reconstruction  # noqa: PLC0415 - pandas
+
     outputs.check()
     if models > 1 and (outputs.per_pair or outputs.worst):
         raise UsageError("--per-pair and --worst go with one --model", hint="each would overwrite the last")

@@ -34,16 +34,15 @@ from evalkit.asset_catalogue import ASSETS, fetch_any
 from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError, OfflineError, UsageError
 from evalkit.extractors.clip_text import encode_in_chunks, tokenizer_of, truncated_prompts
-from evalkit.extractors.facts import ExtractorFacts
+from evalkit.extractors.engine import Engine, device_for, precision_params
+from evalkit.extractors.facts import Backend, ExtractorFacts
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import prepared
 from evalkit.extractors.torchscript import is_torchscript, read_torchscript_tensors
 from evalkit.extractors.weights import check_layout, read_tensors
-from evalkit.runtime import resolve_device
+from evalkit.protocol import Precision
 from evalkit.spec import Spec
 
-_CPU_CHUNK: Final = 4
-_ACCELERATOR_CHUNK: Final = 64
 _TEXT_TOWER: Final = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
 _OPTIONAL: Final = ("logit_bias",)  # of the training loss; features do not read it
 
@@ -60,6 +59,7 @@ class OpenClip:
         weights: a local file; None gets the published one.
         preset: how images are prepared; None is the default of ``facts``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        backend, precision: see :class:`~evalkit.extractors.engine.Engine`; torch is the only backend.
 
     Raises:
         UsageError: no such architecture, preset or device, or no weights are known.
@@ -77,10 +77,13 @@ class OpenClip:
         weights: Path | None = None,
         preset: str | None = None,
         device: str | torch.device = "cpu",
+        backend: Backend = "auto",
+        precision: Precision = "exact",
     ) -> None:
         _, self._preset = facts.preset(preset)
         self._facts, self._architecture = facts, architecture
-        self.device: Final = resolve_device(str(device))
+        self.device: Final = device_for(str(device), precision)
+        self._precision = precision
         path = weights if weights is not None else _published_weights(facts)
         self.weights_sha256: Final = file_sha256(path) if path.is_file() else ""
         network = random_network(architecture, quick_gelu=quick_gelu)
@@ -90,6 +93,14 @@ class OpenClip:
         self._network = network.to(self.device).eval()
         self._quick_gelu = quick_gelu
         self._size = _image_size(network, architecture)
+        self.engine: Final = Engine(
+            self._features,
+            self._prepared,
+            device=self.device,
+            backend=backend,
+            precision=precision,
+            runtimes=(),
+        )
 
     @property
     def published(self) -> bool:
@@ -108,6 +119,7 @@ class OpenClip:
             resizer=self._preset.resizer,
             size=self._size,
             **self._preset.scaling,
+            **precision_params(self._precision),
         )
 
     @property
@@ -127,8 +139,8 @@ class OpenClip:
             heads,
             facts=self._facts,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-            forward=self._forward,
+            chunk=self.engine.chunk,
+            forward=self.engine,
         )
 
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -156,9 +168,11 @@ class OpenClip:
         """
         return truncated_prompts(prompts, tokenizer=tokenizer_of(self._architecture))
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        features = self._network.encode_image(prepared(images, self._size, self._preset))
-        return dict.fromkeys(wanted, features)
+    def _prepared(self, images: Tensor) -> Tensor:
+        return prepared(images, self._size, self._preset)
+
+    def _features(self, pixels: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        return dict.fromkeys(wanted, self._network.encode_image(pixels))
 
 
 def random_network(architecture: str, *, quick_gelu: bool | None) -> Any:  # noqa: ANN401 - open_clip has no types

@@ -25,18 +25,17 @@ from torch import Tensor
 from evalkit.asset_catalogue import ASSETS, fetch_any
 from evalkit.digests import file_sha256
 from evalkit.errors import CheckpointError
-from evalkit.extractors.facts import ExtractorFacts
+from evalkit.extractors.engine import Engine, device_for, precision_params
+from evalkit.extractors.facts import Backend, ExtractorFacts
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import prepared
 from evalkit.extractors.weights import check_layout, read_tensors
-from evalkit.runtime import resolve_device
+from evalkit.protocol import Precision
 from evalkit.spec import Spec
 
 INPUT_SIZE: Final = 224
 _PATCH: Final = 14
 _OFFSET: Final = 0.1  # interpolate_offset of the published hub entry points
-_CPU_CHUNK: Final = 4
-_ACCELERATOR_CHUNK: Final = 64
 
 
 @final
@@ -49,6 +48,7 @@ class DinoV2:
         weights: a local file; None gets Meta's.
         preset: how images are prepared; None is ``dgm``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        backend, precision: see :class:`~evalkit.extractors.engine.Engine`; torch is the only backend.
 
     Raises:
         UsageError: no such preset or device.
@@ -65,10 +65,13 @@ class DinoV2:
         weights: Path | None = None,
         preset: str | None = None,
         device: str | torch.device = "cpu",
+        backend: Backend = "auto",
+        precision: Precision = "exact",
     ) -> None:
         _, self._preset = facts.preset(preset)
         self._facts = facts
-        self.device: Final = resolve_device(str(device))
+        self.device: Final = device_for(str(device), precision)
+        self._precision = precision
         path = weights if weights is not None else fetch_any(facts.assets)
         network = network_without_weights(architecture)
         state = read_tensors(path)
@@ -79,6 +82,14 @@ class DinoV2:
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
         self.weights_sha256: Final = file_sha256(path)
         self._network = network.to(self.device).eval()
+        self.engine: Final = Engine(
+            self._features,
+            self._prepared,
+            device=self.device,
+            backend=backend,
+            precision=precision,
+            runtimes=(),
+        )
 
     @property
     def published(self) -> bool:
@@ -96,6 +107,7 @@ class DinoV2:
             resizer=self._preset.resizer,
             size=INPUT_SIZE,
             **self._preset.scaling,
+            **precision_params(self._precision),
         )
 
     @property
@@ -115,13 +127,15 @@ class DinoV2:
             heads,
             facts=self._facts,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-            forward=self._forward,
+            chunk=self.engine.chunk,
+            forward=self.engine,
         )
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        tokens = self._network.forward_features(prepared(images, INPUT_SIZE, self._preset))
-        return dict.fromkeys(wanted, tokens[:, 0])
+    def _prepared(self, images: Tensor) -> Tensor:
+        return prepared(images, INPUT_SIZE, self._preset)
+
+    def _features(self, pixels: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        return dict.fromkeys(wanted, self._network.forward_features(pixels)[:, 0])
 
 
 def network_without_weights(architecture: str) -> Any:  # noqa: ANN401 - timm has no types

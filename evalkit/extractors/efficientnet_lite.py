@@ -14,7 +14,7 @@ Source: Tan and Le 2019 (EfficientNet, table 1); EfficientNet-Lite: no squeeze-a
 and head of fixed width.
 
 Accepted trade-offs: folding moves features by about 3e-6 of the largest one, as far as the unfolded
-network is itself from float64.
+network is itself from float64; onnxruntime by about 1e-6.
 """
 
 from __future__ import annotations
@@ -30,20 +30,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.digests import file_sha256
-from evalkit.extractors.facts import EFFICIENTNET_LITE0
+from evalkit.extractors.engine import Engine, device_for, precision_params
+from evalkit.extractors.facts import EFFICIENTNET_LITE0, Backend
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import RESIZERS
 from evalkit.extractors.weights import check_layout, fold_batch_norm, read_state_dict
-from evalkit.runtime import resolve_device
+from evalkit.protocol import Precision
 from evalkit.spec import Spec
 
 PUBLISHED_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BN_EPSILON: Final = 1e-3  # TensorFlow's default, which the release was trained with
 _INPUT_SIZE: Final = 224
-# On a CPU the widest activation of four images (19 MB) stays below the 32 MB above which malloc hands
-# every buffer back to the system; with larger chunks page faults double the time.
-_CPU_CHUNK: Final = 4
-_ACCELERATOR_CHUNK: Final = 64
 
 # (repeats, kernel, stride of the first, expansion, output channels): EfficientNet-B0, table 1.
 _STAGES: Final = (
@@ -160,6 +157,7 @@ class EfficientNetLite0:
         weights: a state dict of the same layout; None reads the bundled one.
         preset: how images are prepared; ``default`` is the only one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        backend, precision: see :class:`~evalkit.extractors.engine.Engine`.
 
     Raises:
         CheckpointError: the file is not a whole and finite Lite0 state dict.
@@ -167,12 +165,19 @@ class EfficientNetLite0:
     """
 
     def __init__(
-        self, *, weights: Path | None = None, preset: str | None = None, device: str | torch.device = "cpu"
+        self,
+        *,
+        weights: Path | None = None,
+        preset: str | None = None,
+        device: str | torch.device = "cpu",
+        backend: Backend = "auto",
+        precision: Precision = "exact",
     ) -> None:
         path = bundled_weights() if weights is None else weights
         state = read_state_dict(path)
         check_layout(state, expected_layout(), label=path.name)
-        self.device: Final = resolve_device(str(device))
+        self.device: Final = device_for(str(device), precision)
+        self._precision = precision
         self.weights_sha256: Final = file_sha256(path)
         _, self._preset = EFFICIENTNET_LITE0.preset(preset)
         self._resize = RESIZERS[self._preset.resizer]
@@ -183,6 +188,9 @@ class EfficientNetLite0:
         )
         self._head = _Convolution(_HEAD, state, self.device)
         self._classifier = state["_fc.weight"].to(self.device), state["_fc.bias"].to(self.device)
+        self.engine: Final = Engine(
+            self._network, self._prepared, device=self.device, backend=backend, precision=precision
+        )
 
     @property
     def published(self) -> bool:
@@ -200,6 +208,7 @@ class EfficientNetLite0:
             offset=self._preset.offset,
             divisor=self._preset.divisor,
             size=_INPUT_SIZE,
+            **precision_params(self._precision),
         )
 
     @property
@@ -211,7 +220,7 @@ class EfficientNetLite0:
         """Map uint8 ``[n, 3, h, w]`` images to float32 ``[n, d]`` features, one entry for each head.
 
         Features of an image do not depend on the batch it comes in (to 1e-6 of the largest; on CPU
-        ``block`` and ``pooled`` bit for bit).
+        ``block`` and ``pooled`` bit for bit, and ``logits`` too by onnxruntime).
 
         Raises:
             UsageError: an unknown head, or images that are not uint8.
@@ -222,8 +231,8 @@ class EfficientNetLite0:
             heads,
             facts=EFFICIENTNET_LITE0,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-            forward=self._forward,
+            chunk=self.engine.chunk,
+            forward=self.engine,
         )
 
     def stages(self, images: Tensor) -> list[Tensor]:
@@ -237,11 +246,14 @@ class EfficientNetLite0:
             Linear block outputs (after batch norm, no activation): float32 ``[n, c, s, s]`` with (c, s) of
             (16, 112), (24, 56), (40, 28), (112, 14), (320, 7).
         """
-        return [x for number, x in enumerate(self._maps(images)) if number in _STAGE_ENDS]
+        maps = self._maps(self._prepared(images))
+        return [x for number, x in enumerate(maps) if number in _STAGE_ENDS]
 
-    def _maps(self, images: Tensor) -> Iterator[Tensor]:
+    def _prepared(self, images: Tensor) -> Tensor:
+        return (self._resize(images, _INPUT_SIZE) - self._preset.offset) / self._preset.divisor
+
+    def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Yield the output of each block in order; no later block writes into it."""
-        pixels = (self._resize(images, _INPUT_SIZE) - self._preset.offset) / self._preset.divisor
         x = self._stem(pixels.contiguous(memory_format=torch.channels_last))
         for layers, residual in self._blocks:
             y = x
@@ -250,14 +262,14 @@ class EfficientNetLite0:
             x = y.add_(x) if residual else y
             yield x
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        last = deque(self._maps(images), maxlen=1).pop()
+    def _network(self, pixels: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        last = deque(self._maps(pixels), maxlen=1).pop()
         features: dict[str, Tensor] = {}
         if "block" in wanted:
-            features["block"] = last.mean((2, 3))
+            features["block"] = last.mean((2, 3), dtype=torch.float32)
         if wanted <= {"block"}:
             return features
-        pooled = self._head(last).mean((2, 3))
+        pooled = self._head(last).mean((2, 3), dtype=torch.float32)
         if "pooled" in wanted:
             features["pooled"] = pooled
         if "logits" in wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from evalkit.errors import UsageError
 from evalkit.registry import Registry, did_you_mean
@@ -11,6 +11,8 @@ from evalkit.spec import Scalar
 
 T = TypeVar("T")
 
+Backend = Literal["auto", "torch", "onnxruntime", "compiled"]
+"""What runs a network; see :mod:`evalkit.extractors.engine`."""
 
 Channels = tuple[float, float, float]
 

@@ -7,21 +7,17 @@ not), and features then do not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.extractors.facts import ExtractorFacts
-from evalkit.runtime import strict_numerics
+from evalkit.runtime import in_threads, strict_numerics
 
 # Images (uint8, on the network's device) and the wanted heads -> float32 [n, d] for each.
 ChunkForward = Callable[[Tensor, frozenset[str]], Mapping[str, Tensor]]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def run_in_chunks(
@@ -68,20 +64,3 @@ def _check_images(images: Tensor) -> None:
         raise UsageError(f"images must be uint8 in 0..255, not {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise InvalidInputError(f"images must be [n, 3, h, w], not {list(images.shape)}")
-
-
-def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one.
-
-    A single item runs on one thread too: kernels cut among threads round otherwise.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield from map(run, items)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(run, items)
-    finally:
-        # Workers set it for themselves, but torch also hands the last value to threads born later.
-        torch.set_num_threads(threads)

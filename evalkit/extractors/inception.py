@@ -18,19 +18,17 @@ import torch
 from torch import Tensor
 
 from evalkit.digests import file_sha256
-from evalkit.extractors.facts import INCEPTION_V3
+from evalkit.extractors.engine import Engine, device_for, precision_params
+from evalkit.extractors.facts import INCEPTION_V3, Backend
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.inception_network import INPUT_SIZE, InceptionNetwork, expected_layout
 from evalkit.extractors.inception_weights import PUBLISHED_SHA256, published_weights
 from evalkit.extractors.resizers import RESIZERS
 from evalkit.extractors.weights import check_layout, read_state_dict
-from evalkit.runtime import resolve_device
+from evalkit.protocol import Precision
 from evalkit.spec import Spec
 
-# Four images: activations stay in recycled allocations (see efficientnet_lite), while the cost of laying
-# out 90 MB of weights for each call is shared.
-_CPU_CHUNK: Final = 4
-_ACCELERATOR_CHUNK: Final = 64
+_TOLERANCE: Final = 2e-5  # of another runtime; 3e-6 in the head "64" was seen
 _COUNTER: Final = ".num_batches_tracked"
 
 
@@ -42,6 +40,7 @@ class InceptionV3:
         weights: a torch checkpoint of the published layout; None gets the published file.
         preset: how images are prepared; None is ``fid``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        backend, precision: see :class:`~evalkit.extractors.engine.Engine`.
 
     Raises:
         UsageError: no such preset or device.
@@ -51,17 +50,27 @@ class InceptionV3:
     """
 
     def __init__(
-        self, *, weights: Path | None = None, preset: str | None = None, device: str | torch.device = "cpu"
+        self,
+        *,
+        weights: Path | None = None,
+        preset: str | None = None,
+        device: str | torch.device = "cpu",
+        backend: Backend = "auto",
+        precision: Precision = "exact",
     ) -> None:
         _, self._preset = INCEPTION_V3.preset(preset)
         self._resize = RESIZERS[self._preset.resizer]
-        self.device: Final = resolve_device(str(device))
+        self.device: Final = device_for(str(device), precision)
+        self._precision = precision
         path = published_weights() if weights is None else weights
         # Files saved by old and new releases of torch differ in these counters; nothing reads them.
         state = {name: t for name, t in read_state_dict(path).items() if not name.endswith(_COUNTER)}
         check_layout(state, expected_layout(), label=path.name)
         self.weights_sha256: Final = file_sha256(path)
-        self._network = InceptionNetwork(state, self.device)
+        self.engine: Final = Engine(
+            InceptionNetwork(state, self.device), self._prepared, device=self.device, backend=backend,
+            precision=precision, tolerance=_TOLERANCE,
+        )  # fmt: skip
 
     @property
     def published(self) -> bool:
@@ -79,6 +88,7 @@ class InceptionV3:
             offset=self._preset.offset,
             divisor=self._preset.divisor,
             size=INPUT_SIZE,
+            **precision_params(self._precision),
         )
 
     @property
@@ -98,10 +108,9 @@ class InceptionV3:
             heads,
             facts=INCEPTION_V3,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-            forward=self._forward,
+            chunk=self.engine.chunk,
+            forward=self.engine,
         )
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
-        pixels = self._resize(images, INPUT_SIZE)
-        return self._network((pixels - self._preset.offset) / self._preset.divisor, wanted)
+    def _prepared(self, images: Tensor) -> Tensor:
+        return (self._resize(images, INPUT_SIZE) - self._preset.offset) / self._preset.divisor

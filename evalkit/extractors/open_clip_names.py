@@ -10,7 +10,7 @@ nothing is downloaded but OpenAI's files, which the asset catalogue knows.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import open_clip
 
@@ -21,7 +21,7 @@ from evalkit.extractors.facts import OPEN_CLIP_PREFIX, ExtractorFacts, Preset, c
 from evalkit.registry import did_you_mean
 
 if TYPE_CHECKING:
-    import torch
+    from evalkit.extractors import NetworkOptions
 
 _RESIZERS: Final = {"shortest": "pil-bicubic-uint8-crop", "squash": "pil-bicubic-uint8"}
 
@@ -50,9 +50,7 @@ def open_clip_facts(name: str) -> ExtractorFacts:
     )
 
 
-def build_open_clip(
-    name: str, *, weights: Path | None, preset: str | None, device: str | torch.device
-) -> OpenClip:
+def build_open_clip(name: str, *, weights: Path | None, **options: Unpack[NetworkOptions]) -> OpenClip:
     """Build ``open-clip:ARCH[:TAG]``.
 
     Raises:
@@ -71,7 +69,7 @@ def build_open_clip(
             hint=f"get them from {where} and add --weights {name}=FILE",
         )
     quick_gelu = bool(training["quick_gelu"]) if "quick_gelu" in training else None
-    return OpenClip(facts, architecture, quick_gelu=quick_gelu, weights=weights, preset=preset, device=device)
+    return OpenClip(facts, architecture, quick_gelu=quick_gelu, weights=weights, **options)
 
 
 def _parts(name: str) -> tuple[str, str]:

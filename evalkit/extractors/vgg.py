@@ -30,19 +30,18 @@ from evalkit.extractors.backbones import (
     Backbone,
     backbone_file,
 )
-from evalkit.extractors.facts import VGG_16
+from evalkit.extractors.engine import Engine, device_for, precision_params
+from evalkit.extractors.facts import VGG_16, Backend
 from evalkit.extractors.forward import run_in_chunks
 from evalkit.extractors.resizers import RESIZERS
 from evalkit.extractors.weights import check_layout, read_state_dict
-from evalkit.runtime import resolve_device
+from evalkit.protocol import Precision
 from evalkit.spec import Spec
 
 INPUT_SIZE: Final = 224
 _FC2: Final = 4096
 _CLASSES: Final = 1000
 _LAST_GRID: Final = 7  # pixels on a side that the first linear layer reads
-_CPU_CHUNK: Final = 4
-_ACCELERATOR_CHUNK: Final = 64
 _LINEAR: Final = {
     "classifier.0": (_FC2, 512 * _LAST_GRID**2),
     "classifier.3": (_FC2, _FC2),
@@ -66,6 +65,7 @@ class VGG16:
         weights: a state dict of torchvision's layout; None gets the published file.
         preset: how images are prepared; None is ``default``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        backend, precision: see :class:`~evalkit.extractors.engine.Engine`; torch is the only backend.
 
     Raises:
         UsageError: no such preset or device.
@@ -75,11 +75,18 @@ class VGG16:
     """
 
     def __init__(
-        self, *, weights: Path | None = None, preset: str | None = None, device: str | torch.device = "cpu"
+        self,
+        *,
+        weights: Path | None = None,
+        preset: str | None = None,
+        device: str | torch.device = "cpu",
+        backend: Backend = "auto",
+        precision: Precision = "exact",
     ) -> None:
         _, self._preset = VGG_16.preset(preset)
         self._resize = RESIZERS[self._preset.resizer]
-        self.device: Final = resolve_device(str(device))
+        self.device: Final = device_for(str(device), precision)
+        self._precision = precision
         path = backbone_file(VGG16_TOPOLOGY.name, weights)
         state = read_state_dict(path)
         check_layout(state, expected_layout(), label=path.name)
@@ -91,6 +98,14 @@ class VGG16:
         ]
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        self.engine: Final = Engine(
+            self._network,
+            self._prepared,
+            device=self.device,
+            backend=backend,
+            precision=precision,
+            runtimes=(),
         )
 
     @property
@@ -110,6 +125,7 @@ class VGG16:
             divisor=self._preset.divisor,
             normalisation="imagenet",
             size=INPUT_SIZE,
+            **precision_params(self._precision),
         )
 
     @property
@@ -129,13 +145,16 @@ class VGG16:
             heads,
             facts=VGG_16,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
-            forward=self._forward,
+            chunk=self.engine.chunk,
+            forward=self.engine,
         )
 
-    def _forward(self, images: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+    def _prepared(self, images: Tensor) -> Tensor:
         pixels = (self._resize(images, INPUT_SIZE) - self._preset.offset) / self._preset.divisor
-        last = self._convolutions.stages((pixels - self._mean) / self._std)[-1]
+        return (pixels - self._mean) / self._std
+
+    def _network(self, pixels: Tensor, wanted: frozenset[str]) -> Mapping[str, Tensor]:
+        last = self._convolutions.stages(pixels.contiguous(memory_format=torch.channels_last))[-1]
         x = F.max_pool2d(last, 2, stride=2).flatten(1)
         first, second, classifier = self._linear
         fc2 = F.linear(F.linear(x, *first).relu_(), *second).relu_()

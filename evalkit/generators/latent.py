@@ -10,7 +10,7 @@ from torch import Tensor
 from evalkit.core import IndexArray
 from evalkit.errors import UsageError
 from evalkit.generators.sampling import NativeGenerator
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 
 
 class LatentNativeGenerator(NativeGenerator):
@@ -28,7 +28,7 @@ class LatentNativeGenerator(NativeGenerator):
 
     def latents(self, seeds: IndexArray) -> Tensor:
         """Return float32 ``[n, d]`` latents z, one for each seed."""
-        return normal_per_image(per_image_generators(seeds), (self.latent_dim,), device=self.device)
+        return normal_per_image(seeds, (self.latent_dim,), device=self.device)
 
     def mapping(self, z: Tensor, *, labels: IndexArray | None = None) -> Tensor:
         """Refuse: there is no mapping network.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evalkit.core import IndexArray
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 from evalkit.spec import Spec
 
 _TILES, _TILE = 4, 8
@@ -37,7 +37,7 @@ class GaussianTiles:
         """Return uint8 ``[n, 3, 32, 32]``."""
         del labels
         size = (3, _TILES, _TILES)
-        tiles = normal_per_image(per_image_generators(seeds), size, device=torch.device("cpu"))
+        tiles = normal_per_image(seeds, size, device=torch.device("cpu"))
         grey = (self.mean + self.std * tiles).round().clamp(0, 255).to(torch.uint8)
         return grey.repeat_interleave(_TILE, dim=2).repeat_interleave(_TILE, dim=3)
 

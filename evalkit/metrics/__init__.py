@@ -40,7 +40,8 @@ def compute_all(
     """Compute metrics, doing once what several of them share.
 
     Two entries share where they hold the same generated and reference objects and their
-    :attr:`~evalkit.metrics.shared.SharedMetric.computation` is equal.
+    :attr:`~evalkit.metrics.shared.SharedMetric.computation` is equal, or one pass over the data serves both
+    (:meth:`~evalkit.metrics.shared.SharedMetric.measure_together`).
 
     Args:
         inputs: each metric with its generated features and its reference (None where it needs none).
@@ -62,7 +63,14 @@ def compute_all(
         # Identity is safe as a key: ``inputs`` keeps both objects alive for the whole call.
         key = (*metric.computation, id(generated), id(reference))
         if key not in measured:
-            measured[key] = metric.measure(generated, reference)
+            others = [
+                other
+                for other, ours, theirs in inputs
+                if isinstance(other, SharedMetric) and ours is generated and theirs is reference
+            ]
+            found = metric.measure_together(others, generated, reference)
+            for computation, value in found.items():
+                measured[*computation, id(generated), id(reference)] = value
         return metric.score(measured[key])
 
     scores: list[Score | None] = []

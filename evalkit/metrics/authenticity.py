@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
+from evalkit.core import About, ReferenceFeatures
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
-from evalkit.numerics.memorisation import authentic_rows
+from evalkit.metrics.compared import Asked, ComparedMetric, Comparison
+from evalkit.metrics.scoring import Estimate, score_with_jackknife
 from evalkit.numerics.shares import shares_without_blocks
 from evalkit.spec import Better, Score, Spec
 
@@ -24,8 +22,8 @@ def part_of_training(reference: ReferenceFeatures) -> tuple[str, ...]:
 
 
 @METRICS.register("authpct")
-@dataclass(frozen=True, slots=True)
-class AuthPct(Metric):
+@dataclass(frozen=True)
+class AuthPct(ComparedMetric):
     """Percentage of authentic generated images (Alaa et al. 2022); the reference is the training set."""
 
     name: ClassVar[str] = "authpct"
@@ -44,8 +42,8 @@ class AuthPct(Metric):
         pitfalls="It measures novelty and nothing else: noise scores 100. Read it beside a measure of "
         "quality. The reference must be the whole training set; copies of images left out of it go unseen. "
         "dgm-eval prints this percentage, the fld package the same less 50.",
-        cost="m^2 d / 2 + n m d multiplications for n generated and m training images; 64 MiB beside the "
-        "features.",
+        cost="m^2 d / 2 + n m d multiplications for n generated and m training images, the same ones as "
+        "those of precision; 8 n d bytes beside the features.",
         source="Alaa et al. 2022 (arXiv:2102.08921), section 3.3; printed in percent by dgm-eval (Stein et "
         "al. 2023)",
     )
@@ -53,33 +51,26 @@ class AuthPct(Metric):
         {"needs_reference", "zero_at_identity", "order_invariant", "non_negative", "detects_copies"}
     )
 
+    reference_images: ClassVar[str] = "training images"
+
     @property
     def spec(self) -> Spec:
         """Name; there are no parameters."""
         return Spec.of("metric", self.name)
 
     @property
-    def head(self) -> str:
-        """It reads features."""
-        return "features"
+    def minimum_images(self) -> int:
+        """A training image needs a neighbour."""
+        return 2
 
-    def compute(
-        self,
-        generated: FeatureSet,
-        reference: ReferenceFeatures | None,
-        *,
-        rng: np.random.Generator,  # noqa: ARG002 - nothing is random
-    ) -> Score:
-        """Return the percentage of authentic images among ``generated``.
+    @property
+    def asked(self) -> Asked:
+        """Which rows are authentic."""
+        return Asked(authentic=True)
 
-        Raises:
-            NothingMeasuredError: there is no reference, or it holds moments only.
-            InvalidInputError: fewer than 2 images on a side, or features that are not finite.
-        """
-        real = required(reference, self.name)
-        check_count(generated.count, minimum=2, metric=self.name)
-        check_count(len(real.bank), minimum=2, metric=self.name, what="training images")
-        authentic = authentic_rows(generated.stacked(), real.bank)
+    def score(self, measured: Comparison) -> Score:
+        """Return the percentage of authentic images."""
+        authentic, generated = measured.found.authentic, measured.generated
         return score_with_jackknife(
             Estimate(
                 100 * float(authentic.mean()),
@@ -87,6 +78,6 @@ class AuthPct(Metric):
             ),
             generated=generated,
             better=self.better,
-            n_reference=len(real.bank),
-            warnings=part_of_training(real) + duplicate_warnings(generated),
+            n_reference=measured.n_reference,
+            warnings=part_of_training(measured.reference) + measured.warnings,
         )

@@ -22,6 +22,7 @@ from evalkit.core import (
 )
 from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
+from evalkit.metrics.frechet_target import target_of
 from evalkit.metrics.scoring import (
     Estimate,
     check_count,
@@ -30,7 +31,7 @@ from evalkit.metrics.scoring import (
     required,
     score_with_jackknife,
 )
-from evalkit.numerics import LEAVE_OUT_ERROR, GaussianFactor, frechet_distance_to, gaussian_factor
+from evalkit.numerics import LEAVE_OUT_ERROR, GaussianFactor, frechet_distance_to
 from evalkit.numerics.frechet import RELATIVE_ERROR
 from evalkit.numerics.infinity import keyed_order, leave_out_order, line_in_inverse, subset_sizes
 from evalkit.numerics.resampling import second_degree_share_of_some
@@ -112,7 +113,7 @@ class FrechetInfinity(Metric):
             InvalidInputError: fewer than 4 images per dimension, other dimensions, or features not finite.
         """
         real = required(reference, self.name)
-        target = gaussian_factor(real.mean, real.covariance)
+        target = target_of(real)
         dimension = len(target.mean)
         check_count(generated.count, minimum=FEWEST * dimension, metric=self.name)
         check_width(generated, dimension)

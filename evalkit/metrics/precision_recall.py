@@ -8,25 +8,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.core import About, FeatureSet, ReferenceFeatures
+from evalkit.core import About
 from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import (
-    Estimate,
-    bound_warnings,
-    check_count,
-    duplicate_warnings,
-    required,
-    score_with_jackknife,
-)
-from evalkit.metrics.shared import SharedMetric
-from evalkit.numerics import ManifoldScores, ResampledScores, first_order_share, jackknife, manifold_scores
+from evalkit.metrics.compared import Asked, ComparedMetric, Comparison
+from evalkit.metrics.scoring import Estimate, bound_warnings, score_with_jackknife
+from evalkit.numerics import ManifoldScores, first_order_share, jackknife
+from evalkit.numerics.manifolds import Balls
 from evalkit.spec import Better, Score, Spec
 
 LAWS = frozenset({"needs_reference", "order_invariant", "non_negative"})
 SHARES = LAWS | {"one_at_identity", "at_most_one"}
 COST = (
-    "(n^2 + n m + m^2) d multiplications for n generated and m reference images, once for all of the family."
+    "(n^2 / 2 + n m + m^2 / 2) d multiplications for n generated and m reference images, once for all of the "
+    "family; 8 n d bytes beside the features."
 )
 SIZES = (
     "It depends on the numbers of images on both sides: compare only at equal numbers. Conventions differ "
@@ -34,17 +29,7 @@ SIZES = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Manifolds:
-    """All four scores, without each block too, and what the score needs to know of the inputs."""
-
-    resampled: ResampledScores
-    generated: FeatureSet
-    n_reference: int
-    warnings: tuple[str, ...]
-
-
-class NeighbourMetric(SharedMetric[Manifolds]):
+class NeighbourMetric(ComparedMetric):
     """One view of the manifolds.
 
     A subclass holds ``k``, the neighbour that gives the radius, and ``inclusive``, ``<=`` rather than ``<``.
@@ -73,39 +58,22 @@ class NeighbourMetric(SharedMetric[Manifolds]):
         return self.k + 1
 
     @property
-    def head(self) -> str:
-        """It reads features."""
-        return "features"
+    def balls(self) -> Balls:
+        """The neighbour and the comparison."""
+        return Balls(self.k, self.inclusive)
 
     @property
-    def computation(self) -> tuple[object, ...]:
-        """The distances, the neighbour and the comparison."""
-        return ("neighbours", self.k, self.inclusive)
-
-    def measure(self, generated: FeatureSet, reference: ReferenceFeatures | None) -> Manifolds:
-        """Compare every generated image with every reference image.
-
-        Raises:
-            NothingMeasuredError: there is no reference, or it holds moments only.
-            InvalidInputError: fewer than k + 1 images on a side, or features that are not finite.
-        """
-        bank = required(reference, self.name).bank
-        check_count(generated.count, minimum=self.minimum_images, metric=self.name)
-        check_count(len(bank), minimum=self.minimum_images, metric=self.name, what="reference images")
-        return Manifolds(
-            resampled=manifold_scores(generated.blocks, bank, k=self.k, inclusive=self.inclusive),
-            generated=generated,
-            n_reference=len(bank),
-            warnings=duplicate_warnings(generated),
-        )
+    def asked(self) -> Asked:
+        """All four scores of its balls."""
+        return Asked(balls=(self.balls,))
 
     @abstractmethod
     def view(self, scores: ManifoldScores) -> float:
         """Return this metric's number of the four."""
 
-    def score(self, measured: Manifolds) -> Score:
+    def score(self, measured: Comparison) -> Score:
         """Return this metric's number, with its values without each block."""
-        found = measured.resampled
+        found = measured.found.manifolds[self.balls]
         return score_with_jackknife(
             Estimate(
                 self.view(found.scores),
@@ -118,20 +86,20 @@ class NeighbourMetric(SharedMetric[Manifolds]):
             warnings=measured.warnings + self._bound_warnings(measured),
         )
 
-    def _counted(self, measured: Manifolds) -> int:  # noqa: ARG002 - for those that count
+    def _counted(self, measured: Comparison) -> int:  # noqa: ARG002 - for those that count
         """Return the images of which this is a share; 0 where it is none."""
         return 0
 
-    def _bound_warnings(self, measured: Manifolds) -> tuple[str, ...]:
+    def _bound_warnings(self, measured: Comparison) -> tuple[str, ...]:
         counted = self._counted(measured)
         if not counted:
             return ()
-        share = self.view(measured.resampled.scores)
+        share = self.view(measured.found.manifolds[self.balls].scores)
         return bound_warnings(min(share, 1 - share) * counted, f"of {counted} images")
 
-    def _share(self, measured: Manifolds) -> float:
+    def _share(self, measured: Comparison) -> float:
         """Two blocks that reach the same reference points make the jackknife too wide."""
-        found = measured.resampled
+        found = measured.found.manifolds[self.balls]
         if not found.fixed_pairs:
             return 1.0
         pairs = np.zeros((len(found.fixed), len(found.fixed)))
@@ -168,7 +136,7 @@ class Precision(NeighbourMetric):
         """Return the precision."""
         return scores.precision
 
-    def _counted(self, measured: Manifolds) -> int:
+    def _counted(self, measured: Comparison) -> int:
         return measured.generated.count
 
 
@@ -198,7 +166,7 @@ class Recall(NeighbourMetric):
         """Return the recall."""
         return scores.recall
 
-    def _counted(self, measured: Manifolds) -> int:
+    def _counted(self, measured: Comparison) -> int:
         return measured.n_reference
 
 
@@ -257,12 +225,12 @@ class Coverage(NeighbourMetric):
         """Return the coverage."""
         return scores.coverage
 
-    def _counted(self, measured: Manifolds) -> int:
+    def _counted(self, measured: Comparison) -> int:
         return measured.n_reference
 
-    def _share(self, measured: Manifolds) -> float:
+    def _share(self, measured: Comparison) -> float:
         """Variance over single images in place of the blocks', which is right in the mean but unsteady."""
-        found = measured.resampled
+        found = measured.found.manifolds[self.balls]
         if not found.without:
             return 1.0
         without = [part.coverage for part in found.without]

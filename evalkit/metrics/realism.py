@@ -7,18 +7,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from evalkit.core import About, FeatureSet, Metric, ReferenceFeatures
+from evalkit.core import About
 from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
-from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, required, score_with_jackknife
-from evalkit.numerics.realism import realism_scores
+from evalkit.metrics.compared import Asked, ComparedMetric, Comparison
+from evalkit.metrics.scoring import Estimate, score_with_jackknife
 from evalkit.numerics.shares import shares_without_blocks
 from evalkit.spec import Better, Score, Spec
 
 
 @METRICS.register("realism")
-@dataclass(frozen=True, slots=True)
-class Realism(Metric):
+@dataclass(frozen=True)
+class Realism(ComparedMetric):
     """Share of generated images with a realism score R of at least 1 (Kynkäänniemi et al. 2019, eq. 3).
 
     R itself belongs to one image, and is infinite where a reference image is repeated, so that no mean of it
@@ -44,8 +44,8 @@ class Realism(Metric):
         "EfficientNet-Lite0 features. The median R stands in the details.",
         pitfalls="It says nothing about diversity: repeating one typical image scores 1. It depends on the "
         "number of reference images, and compares only at equal numbers. Rare real images count as unreal.",
-        cost="m^2 d + n m d multiplications for n generated and m reference images; 64 MiB beside the "
-        "features.",
+        cost="m^2 d / 2 + n m d multiplications for n generated and m reference images, the same ones as "
+        "those of precision; 8 n d bytes beside the features.",
         source="Kynkäänniemi et al. 2019 (arXiv:1904.06991), section 5 and eq. 3; k = 3",
     )
     laws: ClassVar[frozenset[str]] = frozenset(
@@ -69,27 +69,13 @@ class Realism(Metric):
         return self.k + 1
 
     @property
-    def head(self) -> str:
-        """It reads features."""
-        return "features"
+    def asked(self) -> Asked:
+        """The realism scores of its neighbour."""
+        return Asked(realism=(self.k,))
 
-    def compute(
-        self,
-        generated: FeatureSet,
-        reference: ReferenceFeatures | None,
-        *,
-        rng: np.random.Generator,  # noqa: ARG002 - nothing is random
-    ) -> Score:
-        """Return the share of ``generated`` with R >= 1; reference balls are the same without a block.
-
-        Raises:
-            NothingMeasuredError: there is no reference, or it holds moments only.
-            InvalidInputError: fewer than k + 1 images on a side, or features that are not finite.
-        """
-        bank = required(reference, self.name).bank
-        check_count(generated.count, minimum=self.minimum_images, metric=self.name)
-        check_count(len(bank), minimum=self.minimum_images, metric=self.name, what="reference images")
-        scores = realism_scores(generated.stacked(), bank, k=self.k)
+    def score(self, measured: Comparison) -> Score:
+        """Return the share of images with R >= 1; reference balls are the same without a block."""
+        scores, generated = measured.found.realism[self.k], measured.generated
         realistic = scores >= 1
         # The middle one and not the mean of two, either of which may be infinite.
         median = float(np.quantile(scores, 0.5, method="lower"))
@@ -101,6 +87,6 @@ class Realism(Metric):
             ),
             generated=generated,
             better=self.better,
-            n_reference=len(bank),
-            warnings=duplicate_warnings(generated),
+            n_reference=measured.n_reference,
+            warnings=measured.warnings,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,19 @@ class SharedMetric(Metric, Generic[Measured]):
     @abstractmethod
     def measure(self, generated: FeatureSet, reference: ReferenceFeatures | None) -> Measured:
         """Do the expensive part."""
+
+    def measure_together(
+        self,
+        others: Sequence[SharedMetric[Any]],  # noqa: ARG002 - for those that take others along
+        generated: FeatureSet,
+        reference: ReferenceFeatures | None,
+    ) -> Mapping[tuple[object, ...], Measured]:
+        """Do the expensive part, along with that of any ``others`` that the same pass over the data serves.
+
+        Returns:
+            What was measured, by ``computation``; at least this metric's.
+        """
+        return {self.computation: self.measure(generated, reference)}
 
     @abstractmethod
     def score(self, measured: Measured) -> Score:

@@ -18,11 +18,11 @@ from evalkit.numerics.frechet import (
     frechet_distance_between,
     frechet_distance_from_features,
     frechet_distance_to,
-    frechet_without_blocks,
     gaussian_factor,
     gaussian_factor_from_features,
 )
 from evalkit.numerics.interpolation import lerp, slerp
+from evalkit.numerics.leave_out import frechet_without_blocks
 from evalkit.numerics.linalg import psd_factor, sqrtm_psd
 from evalkit.numerics.mmd import (
     KernelSums,

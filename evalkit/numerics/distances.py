@@ -55,6 +55,25 @@ def squared_distances(x: Float64Array, y: Float64Array) -> Float64Array:
     return squared
 
 
+def corrected(
+    squared: Float64Array, i: IndexArray, j: IndexArray, x: Float64Array, y: Float64Array
+) -> Float64Array:
+    """Return squared distances of some pairs of rows, by differences where the product cancels.
+
+    Args:
+        squared: ``[h]`` as the product gives them.
+        i: int64 ``[h]`` rows of ``x``.
+        j: int64 ``[h]`` rows of ``y``.
+        x: float64 ``[n, d + 2]``, last but one the squared norm (see :mod:`evalkit.numerics.tiles`).
+        y: float64 ``[m, d + 2]``, likewise.
+    """
+    cancelled = np.flatnonzero(squared < CANCELLATION * (x[:, -2].copy()[i] + y[:, -2].copy()[j]))
+    for start in range(0, len(cancelled), PAIRS):
+        pairs = cancelled[start : start + PAIRS]
+        squared[pairs] = np.square(x[i[pairs], :-2] - y[j[pairs], :-2]).sum(axis=1)
+    return squared
+
+
 def euclidean_distances(x: Float64Array, y: Float64Array) -> Float32Array:
     """Euclidean distances ``[n, m]`` of float64 rows, rounded to float32."""
     return np.asarray(np.sqrt(squared_distances(x, y)), dtype=np.float32)

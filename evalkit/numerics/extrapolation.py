@@ -175,8 +175,7 @@ def distance_shifts(
 ) -> Float64Array:
     """Expected change of the squared Fréchet distance when ``count`` images become ``at``: step 1.
 
-    Formula: ``tr S (1/at - 1/count) - 2 (T(at) - T(count))`` with T of :func:`root_trace_at`. One product
-    and one symmetric eigenvalue problem of the reference's rank.
+    :func:`spectrum_shifts` after two products and a symmetric eigenvalue problem of the reference's rank.
 
     Args:
         reference: the fixed side.
@@ -194,13 +193,25 @@ def distance_shifts(
     width = len(reference.mean)
     if len(symmetric) != width:
         raise InvalidInputError(f"a covariance of {len(symmetric)} dimensions against {width}")
-    if not reference.factor.shape[1]:
-        traces = np.zeros(len(at) + 1)
-    else:
-        projected = reference.factor.T @ symmetric @ reference.factor
-        traces = root_trace_at(symmetric_eigenvalues(projected), count=count, at=[*at, count])
+    projected = reference.project(reference.project(symmetric).T)
+    eigenvalues = symmetric_eigenvalues(projected, overwrite=True)
+    return spectrum_shifts(eigenvalues, trace=float(np.trace(symmetric)), count=count, at=at)
+
+
+def spectrum_shifts(
+    eigenvalues: Float64Array, *, trace: float, count: int, at: Sequence[float]
+) -> Float64Array:
+    """``tr S (1/at - 1/count) - 2 (T(at) - T(count))``, T of :func:`root_trace_at` of a known spectrum.
+
+    Args:
+        eigenvalues: float64 ``[r]`` of ``F^T S F``, ``S`` that of the generated, ``F F^T`` of the real ones.
+        trace: of ``S``.
+        count: number of generated images.
+        at: numbers of images wanted.
+    """
+    traces = root_trace_at(eigenvalues, count=count, at=[*at, count])
     inverse = np.array([1 / number - 1 / count for number in at])
-    return np.asarray(np.trace(symmetric) * inverse - 2 * (traces[:-1] - traces[-1]), dtype=np.float64)
+    return np.asarray(trace * inverse - 2 * (traces[:-1] - traces[-1]), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,24 +15,32 @@ its singular values, and where the distance is tiny beside the traces the orthog
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics.arrays import Float64Array, checked_features
-from evalkit.numerics.linalg import gram_nuclear_norm, polar_rows, psd_factor, root_sum, symmetric_eigenvalues
+from evalkit.numerics.arrays import Float64Array, IndexArray, checked_features
+from evalkit.numerics.linalg import (
+    gram_nuclear_norm,
+    lower_gram,
+    polar_rows,
+    psd_triangle,
+    root_sum,
+    root_sum_error,
+    symmetric_eigenvalues,
+    times_triangle,
+)
 
 RELATIVE_ERROR = 1e-9
 # Leave-one-out values only make error bars, whose own relative error is about 1 / sqrt(2 blocks).
 LEAVE_OUT_ERROR = 1e-7
 # The proven error bound of the Gram form supposes that the rounding of the largest eigenvalue hits them all.
 # With factors from pivoted Cholesky the Gram matrix is graded, largest first, and the symmetric eigensolver
-# keeps small eigenvalues: against singular values the error stayed below 2e-12 of the norm for condition
-# numbers up to 1e17 (tests/numerics/test_frechet.py). Small problems do not need the shortcut.
+# keeps small eigenvalues unless the spectrum has a gap of many decades, which the determinant shows
+# (root_sum_error). Error bars go without that check: their claim is this, met by smooth spectra with
+# condition numbers up to 1e17 (tests/numerics/test_frechet.py). Small problems need no shortcut.
 GRADED_ERROR = 1e-11
 SMALL = 256
 # Rounding of sums of squares and of singular values, as a fraction of the traces.
@@ -45,18 +53,46 @@ class GaussianFactor:
 
     Attributes:
         mean: float64 ``[d]``.
-        factor: float64 ``[d, r]`` with ``covariance = factor @ factor.T``.
-        graded: the columns come from pivoted Cholesky, largest first.
+        columns: float64 ``[d, r]``, best in Fortran order: a factor of the covariance whose rows and columns
+            were put into ``order``.
+        order: int64 ``[d]`` where ``columns`` come from pivoted Cholesky, so that they are zero above the
+            diagonal and largest first; None where they are any factor in the order of the features.
     """
 
     mean: Float64Array
-    factor: Float64Array
-    graded: bool = False
+    columns: Float64Array
+    order: IndexArray | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of columns."""
+        return int(self.columns.shape[1])
+
+    @property
+    def graded(self) -> bool:
+        """Whether the columns come from pivoted Cholesky, largest first."""
+        return self.order is not None
+
+    @property
+    def factor(self) -> Float64Array:
+        """Float64 ``[d, r]`` with ``covariance = factor @ factor.T``; a copy where there is an order."""
+        if self.order is None:
+            return self.columns
+        found = np.empty(self.columns.shape)
+        found[self.order] = self.columns
+        return found
 
     @property
     def trace(self) -> float:
         """Trace of the covariance."""
-        return float(np.vdot(self.factor, self.factor))
+        flat = self.columns.T if self.columns.flags.f_contiguous else self.columns
+        return float(np.vdot(flat, flat))
+
+    def project(self, rows: Float64Array) -> Float64Array:
+        """``rows @ factor`` for float64 ``rows`` ``[m, d]``, by half a product where there is an order."""
+        if self.order is None:
+            return rows @ self.columns
+        return times_triangle(np.take(rows, self.order, axis=1), self.columns, overwrite=True)
 
 
 def gaussian_factor(mean: NDArray[np.generic], cov: NDArray[np.generic]) -> GaussianFactor:
@@ -76,7 +112,7 @@ def gaussian_factor(mean: NDArray[np.generic], cov: NDArray[np.generic]) -> Gaus
         )
     if not np.isfinite(centre).all():
         raise InvalidInputError("mean holds NaN or infinity")
-    return GaussianFactor(centre, psd_factor(cov, "covariance"), graded=True)
+    return GaussianFactor(centre, *psd_triangle(cov, "covariance"))
 
 
 def gaussian_factor_from_features(features: NDArray[np.generic]) -> GaussianFactor:
@@ -97,13 +133,15 @@ def gaussian_factor_from_features(features: NDArray[np.generic]) -> GaussianFact
     count, width = checked.shape
     if count <= width:
         centred = checked - mean
-        rows = centred[1:] - centred[0] / (np.sqrt(count) + 1)
+        rows = centred[1:]
+        rows -= centred[0] / (np.sqrt(count) + 1)
     else:
         rows = np.empty((0, width))
         step = 4 * width  # memory: one chunk at a time, not a float64 copy of everything
         for start in range(0, count, step):
             rows = np.linalg.qr(np.concatenate([rows, checked[start : start + step] - mean]), mode="r")
-    return GaussianFactor(mean, np.ascontiguousarray(rows.T) / np.sqrt(count - 1))
+    rows /= np.sqrt(count - 1)
+    return GaussianFactor(mean, rows.T)
 
 
 def frechet_distance_between(
@@ -126,12 +164,10 @@ def frechet_distance_between(
         raise InvalidInputError(f"the Gaussians have {len(a.mean)} and {len(b.mean)} dimensions")
     difference = a.mean - b.mean
     offset = float(difference @ difference)
-    wide, narrow = (a, b) if a.factor.shape[1] >= b.factor.shape[1] else (b, a)
-    cross = narrow.factor.T @ wide.factor
+    wide, narrow = (a, b) if a.rank >= b.rank else (b, a)
+    cross = narrow.project(wide.factor.T).T if narrow.graded else wide.project(narrow.factor.T)
     traces = a.trace + b.trace
-    nuclear, error = gram_nuclear_norm(cross)
-    if a.graded and b.graded and min(cross.shape) > SMALL:
-        error = min(error, GRADED_ERROR * nuclear)
+    nuclear, error = _nuclear_norm(cross, a, b)
     rough = offset + traces - 2 * nuclear
     if 2 * error + ROUNDING * traces <= relative_error * rough:
         return rough
@@ -141,6 +177,17 @@ def frechet_distance_between(
             return exact
     gap = wide.factor - narrow.factor @ polar_rows(cross) if cross.size else wide.factor
     return offset + float(np.vdot(gap, gap))
+
+
+def _nuclear_norm(cross: Float64Array, a: GaussianFactor, b: GaussianFactor) -> tuple[float, float]:
+    """Nuclear norm of the product of the factors by its Gram matrix, and its error."""
+    if not (a.graded and b.graded and SMALL < len(a.mean) == a.rank == b.rank):
+        return gram_nuclear_norm(cross)
+    spectrum = symmetric_eigenvalues(lower_gram(cross), overwrite=True)
+    nuclear, error = root_sum(spectrum)
+    # Of triangular factors the determinant is known: the product of their diagonals.
+    known = sum(float(np.log(side.columns.diagonal()).sum()) for side in (a, b))
+    return nuclear, min(error, root_sum_error(spectrum, 2 * known))
 
 
 def frechet_distance(
@@ -200,55 +247,3 @@ def frechet_distance_from_features(a: NDArray[np.generic], b: NDArray[np.generic
         InvalidInputError: wrong shapes, fewer than 2 rows, or a value that is not finite.
     """
     return frechet_distance_between(gaussian_factor_from_features(a), gaussian_factor_from_features(b))
-
-
-def frechet_without_blocks(
-    features: NDArray[np.generic], edges: Sequence[int], reference: GaussianFactor
-) -> Float64Array:
-    """Leave-one-block-out Fréchet distances of features with ``n <= d`` (right for any n, fast for those).
-
-    The Gram matrix ``G = X S_reference X^T`` is formed once; without a block, the nuclear norm needs only the
-    re-centred submatrix of ``G`` (the reflector of :func:`gaussian_factor_from_features` on both sides).
-
-    Args:
-        features: float ``[n, d]``.
-        edges: ``[blocks + 1]`` increasing row numbers from 0 to n.
-        reference: the other side.
-
-    Returns:
-        float64 ``[blocks]``.
-
-    Raises:
-        InvalidInputError: wrong shapes, non-finite values, or fewer than 2 rows left without a block.
-    """
-    checked = checked_features(features, "features", minimum=2)
-    if checked.shape[1] != len(reference.mean):
-        raise InvalidInputError(f"{checked.shape[1]} features against {len(reference.mean)} of the reference")
-    centred = checked - checked.mean(axis=0, dtype=np.float64)
-    projected = centred @ reference.factor
-    gram = projected @ projected.T
-    distances = np.empty(len(edges) - 1)
-    for block, (start, stop) in enumerate(pairwise(edges)):
-        keep = np.r_[0:start, stop : len(checked)]
-        kept = checked_features(checked[keep], "features without a block", minimum=2)
-        nuclear, error = root_sum(symmetric_eigenvalues(_reflected(gram[np.ix_(keep, keep)])))
-        mean = kept.mean(axis=0, dtype=np.float64)
-        spread = float(np.square(kept - mean).sum()) / (len(keep) - 1)
-        traces = spread + reference.trace
-        scale = 2 / np.sqrt(len(keep) - 1)
-        distance = float(np.square(mean - reference.mean).sum()) + traces - scale * nuclear
-        if scale * error + ROUNDING * traces > LEAVE_OUT_ERROR * distance:
-            distance = frechet_distance_between(gaussian_factor_from_features(kept), reference)
-        distances[block] = distance
-    return distances
-
-
-def _reflected(gram: Float64Array) -> Float64Array:
-    """Gram matrix of the n - 1 centred, rotated rows, from that of the n rows themselves."""
-    count = len(gram)
-    weights = np.full(count, 1 / np.sqrt(count))
-    weights[0] += 1
-    weights /= np.sqrt(count) + 1
-    shift = gram @ weights
-    moved = gram - shift[:, None] - shift[None, :] + float(weights @ shift)
-    return np.asarray(moved[1:, 1:], dtype=np.float64)

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, same_width
 from evalkit.numerics.directions import unit_rows
+from evalkit.numerics.gram import Members, Sums, sums_across, sums_within
 from evalkit.numerics.remembered import remembered
-
-TILE = 1024  # rows of a kernel tile: 8 MiB in float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,16 +104,20 @@ def gaussian_sums(
     for part in parts:
         same_width(part, other)
     scale = -1 / (2 * sigma**2)
-    within = np.zeros((len(parts), len(parts)))
-    for i, part in enumerate(parts):
-        within[i, i] = _sum_own(part, scale)
-        for j in range(i):
-            within[i, j] = within[j, i] = _sum_pairs(part, parts[j], scale)
+    sizes = [len(part) for part in parts]
+    left, members = _left_form(np.concatenate(parts)), Members.of(sizes)
+    across = sums_across(
+        left,
+        lambda part: _right_form(_left_form(other[part]), scale),
+        _expm1,
+        members,
+        Members.of([len(other)]),
+    )
     return GaussianSums(
-        within=within,
-        across=np.asarray([_sum_pairs(part, other, scale) for part in parts]),
+        within=_sums_within(left, scale, members).blocks,
+        across=across.blocks[:, 0],
         reference_mean=_sum_of_reference(other, scale) / len(other) ** 2,
-        sizes=np.asarray([len(part) for part in parts], dtype=np.int64),
+        sizes=np.asarray(sizes, dtype=np.int64),
         n_reference=len(other),
     )
 
@@ -135,30 +138,28 @@ def gaussian_mmd(
     return gaussian_sums([generated], reference, sigma=sigma).value()
 
 
-def _sum_own(x: Float64Array, scale: float) -> float:
-    """Sum over all ordered pairs of rows; a row with itself has ``k - 1 = 0`` exactly."""
-    total = 0.0
-    for start in range(0, len(x), TILE):
-        tile = x[start : start + TILE]
-        total += _tile_sum(tile, tile, scale, own=True) + 2 * _sum_pairs(tile, x[start + TILE :], scale)
-    return total
+def _sums_within(left: Float64Array, scale: float, members: Members) -> Sums:
+    """Sums over all ordered pairs of rows; a row with itself has ``k - 1 = 0`` exactly."""
+    return sums_within(left, lambda part: _right_form(part, scale), _expm1, members)
 
 
-_sum_of_reference = remembered(_sum_own)
+@remembered
+def _sum_of_reference(x: Float64Array, scale: float) -> float:
+    return float(_sums_within(_left_form(x), scale, Members.of([len(x)])).blocks[0, 0])
 
 
-def _sum_pairs(x: Float64Array, y: Float64Array, scale: float) -> float:
-    return sum(
-        _tile_sum(x[i : i + TILE], y[j : j + TILE], scale, own=False)
-        for i in range(0, len(x), TILE)
-        for j in range(0, len(y), TILE)
-    )
+def _left_form(x: Float64Array) -> Float64Array:
+    """Return ``[x, 1]``, float64 ``[n, d + 1]``."""
+    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
-def _tile_sum(x: Float64Array, y: Float64Array, scale: float, *, own: bool) -> float:
-    squared = 2 - 2 * (x @ y.T)
-    np.maximum(squared, 0.0, out=squared)
-    if own:
-        np.fill_diagonal(squared, 0.0)
-    squared *= scale
-    return float(np.expm1(squared, out=squared).sum())
+def _right_form(left: Float64Array, scale: float) -> Float64Array:
+    """Return what gives ``scale (2 - 2 x . y)``, the squared distance of unit vectors, with the left form."""
+    form = left * (-2 * scale)
+    form[:, -1] = 2 * scale
+    return form
+
+
+def _expm1(tile: Float64Array) -> None:
+    np.minimum(tile, 0.0, out=tile)  # only rounding makes a squared distance negative
+    np.expm1(tile, out=tile)

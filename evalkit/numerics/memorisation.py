@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float32Array, Float64Array, IndexArray, checked_features, same_width
+from evalkit.numerics.comparison import compare
 from evalkit.numerics.distances import nearest_other_rows, nearest_rows
 from evalkit.numerics.shares import Proportion, wilson_proportion
 
@@ -28,9 +29,7 @@ def authentic_rows(generated: NDArray[np.generic], training: NDArray[np.generic]
     Raises:
         InvalidInputError: wrong shapes, too few rows, or a value that is not finite.
     """
-    nearest = nearest_rows(generated, training)
-    own = nearest_other_rows(training).distance[:, 0]
-    return np.asarray(nearest.distance[:, 0] > own[nearest.index[:, 0]])
+    return compare([generated], training, authentic=True).authentic
 
 
 @dataclass(frozen=True, slots=True, eq=False)

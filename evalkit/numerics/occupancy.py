@@ -1,7 +1,7 @@
 """How many of m cells some of n rows reach, and the variance of that share over draws of the rows.
 
 tally = Occupancy.of(m)
-tally.add(0, inside)                                    # bool [rows, m], rows in any number of parts
+tally.add(*np.nonzero(inside))                          # bool [n, m]; hits in any number of parts
 tally.share, tally.variance(n)
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError
+from evalkit.numerics.arrays import IndexArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,31 +23,27 @@ class Occupancy:
 
     Attributes:
         hits: int64 ``[m]``, rows that reach the cell, counted up to 3.
-        first: int64 ``[m]``, the first row that does, where there are one or two.
-        last: int64 ``[m]``, the last one, likewise.
+        first: int64 ``[m]``, the lowest row that does, where there are one or two.
+        last: int64 ``[m]``, the highest one, likewise.
     """
 
-    hits: NDArray[np.int64]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
+    hits: IndexArray
+    first: IndexArray
+    last: IndexArray
 
     @classmethod
     def of(cls, cells: int) -> Self:
         """Nothing reached yet."""
-        return cls(*(np.zeros(cells, dtype=np.int64) for _ in range(3)))
+        none = np.full(cells, np.iinfo(np.int64).max, dtype=np.int64)
+        return cls(np.zeros(cells, dtype=np.int64), first=none, last=np.full(cells, -1, dtype=np.int64))
 
-    def add(self, start: int, inside: NDArray[np.bool_]) -> None:
-        """Add rows ``start``, ``start + 1``, ...; ``inside`` ``[rows, m]`` says which cells each reaches."""
-        if not len(inside):
-            return
-        known = self.hits.copy()
-        np.add(self.hits, inside.sum(axis=0), out=self.hits)
-        few = np.flatnonzero((self.hits > known) & (self.hits <= 2))
-        columns = inside[:, few]
-        new = known[few] == 0
-        self.first[few[new]] = start + columns[:, new].argmax(axis=0)
-        self.last[few] = start + len(inside) - 1 - columns[::-1].argmax(axis=0)
-        np.minimum(self.hits, 3, out=self.hits)
+    def add(self, rows: IndexArray, cells: IndexArray) -> None:
+        """Add hits, in any order and number of parts: row ``rows[h]`` reaches cell ``cells[h]``, once."""
+        few = self.hits[cells] < 3  # of more rows nothing needs to be known
+        rows, cells = rows[few], cells[few]
+        self.hits[:] = np.minimum(self.hits + np.bincount(cells, minlength=len(self.hits)), 3)
+        np.minimum.at(self.first, cells, rows)
+        np.maximum.at(self.last, cells, rows)
 
     @property
     def share(self) -> float:

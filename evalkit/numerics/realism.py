@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import InvalidInputError
-from evalkit.numerics.arrays import Float64Array, checked_features, same_width
-from evalkit.numerics.distances import euclidean_distances, tile_rows
-from evalkit.numerics.neighbours import ball_radii
+from evalkit.numerics.arrays import Float64Array
+from evalkit.numerics.comparison import compare
 
 
 def realism_scores(generated: NDArray[np.generic], reference: NDArray[np.generic], *, k: int) -> Float64Array:
@@ -33,22 +31,4 @@ def realism_scores(generated: NDArray[np.generic], reference: NDArray[np.generic
     Raises:
         InvalidInputError: wrong shapes, k < 1, too few rows, or a value that is not finite.
     """
-    if k < 1:
-        raise InvalidInputError(f"k must be 1 or more, not {k}")
-    ours = checked_features(generated, "generated features", minimum=1)
-    theirs = checked_features(reference, "reference features", minimum=k + 1)
-    same_width(ours, theirs)
-    centre = theirs.mean(axis=0, dtype=np.float64)
-    points = theirs - centre
-    radii = ball_radii(points, k)
-    kept = radii <= np.median(radii)
-    points, radii = points[kept], radii[kept].astype(np.float64)
-    scores = np.empty(len(ours))
-    step = tile_rows(len(points))
-    for start in range(0, len(ours), step):
-        distances = euclidean_distances(ours[start : start + step] - centre, points)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = radii / distances
-        ratio[np.isnan(ratio)] = 1.0
-        scores[start : start + step] = ratio.max(axis=1)
-    return scores
+    return compare([generated], reference, realism=[k]).realism[k]

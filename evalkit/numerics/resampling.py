@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array
@@ -90,7 +90,7 @@ def jackknife(
     pseudo = ratio * change - correction
     variance = float((pseudo**2 / (ratio - 1)).mean())
     stderr = math.sqrt(share * variance)
-    reach = float(student_t.ppf((1 + level) / 2, len(counts) - 1)) * stderr
+    reach = float(stdtrit(len(counts) - 1, (1 + level) / 2)) * stderr
     return Jackknife(stderr, value + correction, value - reach, value + reach, level)
 
 

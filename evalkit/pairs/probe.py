@@ -12,7 +12,8 @@ from torch import Tensor
 
 from evalkit.core import IndexArray
 from evalkit.errors import InvalidInputError
-from evalkit.pairs.sources import PairSource
+from evalkit.pairs.ahead import parts_of, read_ahead
+from evalkit.pairs.sources import PairBatch, PairSource
 from evalkit.probes.directional import IMAGE_SIZE
 from evalkit.spec import Spec, sha256_of
 
@@ -74,19 +75,27 @@ class PairProbe:
             InvalidInputError: an image cannot be used, the two of a pair differ in size, or a measure
                 fails on a pair.
         """
-        batch = self._pairs.read(index)
         rows = {head: np.empty((len(index), self.heads[head]), dtype=np.float32) for head in heads}
+        parts = parts_of(index, self._pairs, device=self._device)
+        start = 0
+        for part, batch in zip(parts, read_ahead(self._pairs, parts), strict=True):
+            self._add({head: rows[head][start : start + len(part)] for head in heads}, batch)
+            start += len(part)
+        return rows
+
+    def _add(self, rows: Mapping[str, NDArray[np.float32]], batch: PairBatch) -> None:
+        """Write the rows of a batch."""
         for positions, generated, reference, masks in batch.same_size_groups():
             regions = self._masks(masks)
-            values = self._measured(generated, reference, regions, first=int(index[positions[0]]))
-            for head in heads:
+            index = batch.index[positions]
+            values = self._measured(generated, reference, regions, first=int(index[0]))
+            for head, row in rows.items():
                 if head == IMAGE_SIZE:
-                    rows[head][positions] = reference.shape[2:]
+                    row[positions] = reference.shape[2:]
                     continue
                 column = values[head].detach().float().cpu()
-                self._check(column, head=head, index=index[positions])
-                rows[head][positions, 0] = column.numpy()
-        return rows
+                self._check(column, head=head, index=index)
+                row[positions, 0] = column.numpy()
 
     def _masks(self, masks: Tensor | None) -> dict[str, Tensor]:
         if masks is None:

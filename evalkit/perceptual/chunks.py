@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.extractors.forward import in_threads
-from evalkit.runtime import strict_numerics
+from evalkit.runtime import in_threads, strict_numerics
 
 Masks = Mapping[str, Tensor]
 # One chunk of generated and reference images and masks, on the device -> float64 [n] values by name.
@@ -79,12 +78,6 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
     Values are finite; the mean is NaN where the mask holds no pixel.
     """
-    inside = mask.to(values.device).double()
-    total = (values.double() * inside).sum((1, 2, 3))
-    return total / (inside.sum((1, 2, 3)) * values.shape[1])
-
-
-def with_regions(name: str, values: Tensor, masks: Masks) -> dict[str, Tensor]:
-    """Return float64 ``[n]`` means of ``values`` ``[n, c, h, w]``: of the whole, and inside each mask."""
-    means = {f"{name}/{region}": masked_mean(values, mask) for region, mask in masks.items()}
-    return {name: values.double().mean((1, 2, 3)), **means}
+    inside = mask.to(values.device).flatten(1).double()
+    total = values.sum(1, dtype=torch.float64).flatten(1).mul_(inside).sum(1)
+    return total / (inside.sum(1) * values.shape[1])

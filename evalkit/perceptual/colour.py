@@ -20,11 +20,12 @@ def compared_channels(images: Tensor, channels: Channels) -> Tensor:
     Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded (ITU-R BT.601, studio swing). The stated
     data range stays 255.
     """
-    pixels = images.double()
     if channels == "rgb":
-        return pixels
-    weighted = [weight * pixels[:, index : index + 1] for index, weight in enumerate(_LUMA)]
-    return weighted[0] + weighted[1] + weighted[2] + _BLACK
+        return images.double()
+    luma = images[:, :1].double().mul_(_LUMA[0])
+    for index, weight in enumerate(_LUMA[1:], start=1):
+        luma.add_(images[:, index : index + 1].double(), alpha=weight)
+    return luma.add_(_BLACK)
 
 
 def channels_of(name: str) -> Channels:

@@ -20,7 +20,6 @@ from evalkit.spec import Spec, sha256_of
 if TYPE_CHECKING:
     from evalkit.perceptual import PairMeasure
 
-_CPU_CHUNK = 2
 _ACCELERATOR_CHUNK = 16
 
 
@@ -91,14 +90,32 @@ def measure_stages(
     height, width = generated.shape[-2:]
 
     def run(ours: Tensor, theirs: Tensor, regions: Masks) -> dict[str, Tensor]:
-        stages = network.stages(in_unit_range(torch.cat((ours, theirs))))
+        stages = _stages(network, ours, theirs)
         values: dict[str, Tensor] = {}
         for measure in measures:
             values |= measure.compare(stages, regions, size=(height, width))
         return values
 
-    chunk = _CPU_CHUNK if network.device.type == "cpu" else _ACCELERATOR_CHUNK
+    on_cpu = network.device.type == "cpu"
+    chunk = network.pairs_at_once(height, width) if on_cpu else _ACCELERATOR_CHUNK
     return measure_in_chunks(generated, reference, masks, measure=run, device=network.device, chunk=chunk)
+
+
+def _stages(network: StageNetwork, generated: Tensor, reference: Tensor) -> list[Tensor]:
+    """Return the stages of n generated images, then of their n reference images.
+
+    A reference image that the next pair has too, as where several samples of one model are compared with
+    one picture, goes through the network once.
+    """
+    changes = (reference[1:] != reference[:-1]).flatten(1).byte().amax(1).bool()
+    group = torch.cat((changes.new_zeros(1), changes)).cumsum(0)
+    first = torch.cat((changes.new_ones(1), changes)).nonzero().flatten()
+    if len(first) == len(reference):
+        return network.stages(in_unit_range(torch.cat((generated, reference))))
+    stages = network.stages(in_unit_range(torch.cat((generated, reference[first]))))
+    count = len(generated)
+    every = torch.cat((torch.arange(count, device=group.device), group + count))
+    return [stage[every] for stage in stages]
 
 
 def in_shared_passes(measures: Sequence[PairMeasure]) -> tuple[PairMeasure, ...]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import UsageError
-from evalkit.perceptual.chunks import Masks, check_pairs, measure_in_chunks, with_regions
+from evalkit.perceptual.chunks import Masks, check_pairs, masked_mean, measure_in_chunks
 from evalkit.perceptual.colour import Channels, channels_of, compared_channels
 from evalkit.perceptual.facts import PairMeasureFacts
 from evalkit.runtime import resolve_device
@@ -94,12 +94,30 @@ class Psnr:
         )
 
     def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
-        difference = compared_channels(generated, self._channels) - compared_channels(
-            reference, self._channels
-        )
-        errors = with_regions(self._name, difference.square(), masks)
+        difference = _difference(generated, reference, self._channels)
+        errors = {self._name: _mean_squares(difference)}
+        if masks:
+            squares = difference.double().square_()
+            errors |= {f"{self._name}/{name}": masked_mean(squares, mask) for name, mask in masks.items()}
         peak = 20 * math.log10(DATA_RANGE)
         return {name: peak - 10 * torch.log10(error) for name, error in errors.items()}
+
+
+def _difference(generated: Tensor, reference: Tensor, channels: Channels) -> Tensor:
+    """Return the difference but for its sign: uint8 ``[n, 3, h, w]``, or of luma float64 ``[n, 1, h, w]``."""
+    if channels == "rgb":
+        return torch.maximum(generated, reference).sub_(torch.minimum(generated, reference))
+    return compared_channels(generated, channels).sub_(compared_channels(reference, channels))
+
+
+def _mean_squares(difference: Tensor) -> Tensor:
+    """Return float64 ``[n]``; the sum of squared bytes is exact, whatever its order."""
+    pixels = torch.empty(difference[0].shape, dtype=torch.float64, device=difference.device)
+    sums = []
+    for picture in difference:  # through one buffer, which stays in the cache
+        flat = pixels.copy_(picture).flatten()
+        sums.append(torch.dot(flat, flat))
+    return torch.stack(sums) / pixels.numel()
 
 
 def build_psnr(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> Psnr:

@@ -18,7 +18,6 @@ least half the pixels lie inside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Final, final
 
@@ -26,98 +25,87 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.perceptual.chunks import Masks, check_pairs, masked_mean, measure_in_chunks, with_regions
+from evalkit.perceptual.chunks import Masks, check_pairs, masked_mean, measure_in_chunks
 from evalkit.perceptual.colour import Channels, channels_of, compared_channels
 from evalkit.perceptual.facts import MS_SSIM_MINIMUM, SSIM_WINDOW, PairMeasureFacts
 from evalkit.perceptual.signal import DATA_RANGE, float64_device, refuse_weights
+from evalkit.perceptual.windows import REACH, SIGMA, similarity_blocks
 from evalkit.spec import Spec
 
-SIGMA: Final = 1.5
 K1: Final = 0.01
 K2: Final = 0.03
 SCALE_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-_REACH: Final = SSIM_WINDOW // 2
 _C1: Final = (K1 * DATA_RANGE) ** 2
 _C2: Final = (K2 * DATA_RANGE) ** 2
-# The window slides as a product with a banded matrix over tiles of this size: on a CPU the tile stays in
-# the second-level cache, and the few multiplications by zero cost less than passes over memory.
-_ROWS: Final = 32
-_COLUMNS: Final = 64
 _CPU_CHUNK: Final = 1
 _ACCELERATOR_CHUNK: Final = 32
-
-
-@cache
-def _band(outputs: int, device: torch.device) -> Tensor:
-    """Return float64 ``[outputs, outputs + 10]``: row i holds the one-dimensional window at column i."""
-    offsets = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64)
-    window = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    window /= window.sum()
-    band = torch.zeros(outputs, outputs + 2 * _REACH, dtype=torch.float64)
-    for row in range(outputs):
-        band[row, row : row + SSIM_WINDOW] = window
-    return band.to(device)
-
-
-def _smoothed(maps: Tensor) -> Tensor:
-    """Filter float64 ``[..., h, w]`` with the window at every position inside: ``[..., h - 10, w - 10]``."""
-    rows, columns = maps.shape[-2] - 2 * _REACH, maps.shape[-1] - 2 * _REACH
-    down = torch.matmul(_band(rows, maps.device), maps).flatten(0, -2)
-    across = torch.empty(len(down), columns, dtype=maps.dtype, device=maps.device)
-    for left in range(0, columns, _COLUMNS):
-        width = min(_COLUMNS, columns - left)
-        tile = down[:, left : left + width + 2 * _REACH]
-        across[:, left : left + width] = tile @ _band(width, maps.device).T
-    return across.view(*maps.shape[:-2], rows, columns)
 
 
 def similarity_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the luminance and the contrast-structure map of two batches of planes.
 
-        luminance = (2 m_x m_y + C1) / (m_x^2 + m_y^2 + C1)
-        contrast-structure = (2 s_xy + C2) / (s_x^2 + s_y^2 + C2)
-
-    with the window's means m, variances s^2 and covariance s_xy; SSIM is their product (Wang et al. 2004,
-    eq. 6 and 9 with C3 = C2 / 2, as in eq. 13).
+    SSIM is their product; for the formulas see :func:`~evalkit.perceptual.windows.similarity_blocks`.
 
     Args:
-        x: float64 ``[n, c, h, w]`` on the scale 0..255, h and w at least 11.
+        x: uint8 or float64 ``[n, c, h, w]`` on the scale 0..255, h and w at least 11.
         y: the same shape.
 
     Returns:
         Two float64 ``[n, c, h - 10, w - 10]``; a value belongs to the pixel 5 rows and columns further in.
     """
-    rows, columns = x.shape[-2] - 2 * _REACH, x.shape[-1] - 2 * _REACH
-    luminance = torch.empty(*x.shape[:-2], rows, columns, dtype=x.dtype, device=x.device)
+    luminance = _empty_map(x)
     contrast = torch.empty_like(luminance)
-    for top in range(0, rows, _ROWS):
-        height = min(_ROWS, rows - top)
-        a, b = (plane[..., top : top + height + 2 * _REACH, :] for plane in (x, y))
-        # Only the sum of the two variances is read, so that four maps are filtered and not five.
-        mean_a, mean_b, squares, product = _smoothed(torch.stack((a, b, a * a + b * b, a * b)))
-        mean_product, mean_squares = mean_a * mean_b, mean_a.square() + mean_b.square()
-        part = (..., slice(top, top + height), slice(None))
-        luminance[part] = (2 * mean_product + _C1) / (mean_squares + _C1)
-        contrast[part] = (2 * (product - mean_product) + _C2) / (squares - mean_squares + _C2)
+    for rows, above, below in similarity_blocks(x.flatten(0, 1), y.flatten(0, 1), c1=_C1, c2=_C2):
+        above.div_(below)
+        luminance.flatten(0, 1)[:, rows] = above[:, 0].transpose(0, 1)
+        contrast.flatten(0, 1)[:, rows] = above[:, 1].transpose(0, 1)
     return luminance, contrast
+
+
+def _empty_map(planes: Tensor) -> Tensor:
+    height, width = planes.shape[-2] - 2 * REACH, planes.shape[-1] - 2 * REACH
+    return torch.empty(*planes.shape[:2], height, width, dtype=torch.float64, device=planes.device)
+
+
+def _similarity(
+    x: Tensor, y: Tensor, *, with_luminance: bool, keep_map: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return float64 ``[n, c]`` means of the contrast-structure term, and its map where it is kept.
+
+    ``with_luminance`` multiplies by the luminance term. Without a map, memory does not grow with the height.
+    """
+    kept = _empty_map(x) if keep_map else None
+    sums = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.float64, device=x.device)
+    for rows, above, below in similarity_blocks(x.flatten(0, 1), y.flatten(0, 1), c1=_C1, c2=_C2):
+        values, divisors = above[:, 1], below[:, 1]
+        if with_luminance:
+            values.mul_(above[:, 0])
+            divisors.mul_(below[:, 0])
+        values.div_(divisors)
+        sums += values.sum(-1).sum(0)
+        if kept is not None:
+            kept.flatten(0, 1)[:, rows] = values.transpose(0, 1)
+    positions = (x.shape[-2] - 2 * REACH) * (x.shape[-1] - 2 * REACH)
+    return (sums / positions).view(x.shape[:2]), kept
 
 
 def _centres(masks: Masks) -> dict[str, Tensor]:
     """Cut masks to the pixels that are the centre of a window position."""
-    inner = (..., slice(_REACH, -_REACH), slice(_REACH, -_REACH))
+    inner = (..., slice(REACH, -REACH), slice(REACH, -REACH))
     return {region: mask[inner] for region, mask in masks.items()}
 
 
-def _channel_means(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return float64 ``[n, c]``: the mean of ``values`` over all positions, or over those in ``mask``."""
-    if mask is None:
-        return values.mean((2, 3))
+def _channel_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Return float64 ``[n, c]``: the mean of ``values`` over the positions in ``mask``."""
     channels = [masked_mean(values[:, c : c + 1], mask) for c in range(values.shape[1])]
     return torch.stack(channels, dim=1)
 
 
 def _halved(planes: Tensor) -> Tensor:
-    return F.avg_pool2d(planes, 2, ceil_mode=True)  # an odd last row averages over what is there
+    if planes.shape[-2] % 2 or planes.shape[-1] % 2:
+        return F.avg_pool2d(planes, 2, ceil_mode=True)  # an odd last row averages over what is there
+    rows = planes[..., ::2, :] + planes[..., 1::2, :]  # a quarter of the pool's time; exact on bytes, as it
+    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def multiscale_similarity(x: Tensor, y: Tensor, masks: Masks) -> dict[str | None, Tensor]:
@@ -132,11 +120,13 @@ def multiscale_similarity(x: Tensor, y: Tensor, masks: Masks) -> dict[str | None
     shares = {region: mask.double() for region, mask in masks.items()}
     last = len(SCALE_WEIGHTS) - 1
     for scale, weight in enumerate(SCALE_WEIGHTS):
-        luminance, contrast = similarity_maps(x, y)
-        terms = contrast * luminance if scale == last else contrast
-        inside = _centres({region: share >= 0.5 for region, share in shares.items()})
-        for region, mask in ((None, None), *inside.items()):
-            factor = _channel_means(terms, mask).relu() ** weight
+        whole, terms = _similarity(x, y, with_luminance=scale == last, keep_map=bool(masks))
+        means: dict[str | None, Tensor] = {None: whole}
+        if terms is not None:
+            inside = _centres({region: share >= 0.5 for region, share in shares.items()})
+            means |= {region: _channel_means(terms, mask) for region, mask in inside.items()}
+        for region, mean in means.items():
+            factor = mean.relu() ** weight
             products[region] = factor if scale == 0 else products[region] * factor
         if scale < last:
             x, y = _halved(x), _halved(y)
@@ -207,14 +197,21 @@ class Ssim:
         )
 
     def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
-        x, y = (compared_channels(images, self._channels) for images in (generated, reference))
+        if self._channels == "rgb" and not self._multiscale:
+            x, y = generated, reference  # bytes are read as they are, block by block
+        else:
+            x, y = (compared_channels(images, self._channels) for images in (generated, reference))
         if not self._multiscale:
-            luminance, contrast = similarity_maps(x, y)
-            return with_regions(self._name, luminance * contrast, _centres(masks))
-        values = multiscale_similarity(x, y, masks)
+            means, terms = _similarity(x, y, with_luminance=True, keep_map=bool(masks))
+            values = {self._name: means.mean(1)}
+            if terms is not None:
+                inside = _centres(masks)
+                values |= {f"{self._name}/{name}": masked_mean(terms, mask) for name, mask in inside.items()}
+            return values
+        products = multiscale_similarity(x, y, masks)
         return {
             self._name if region is None else f"{self._name}/{region}": value
-            for region, value in values.items()
+            for region, value in products.items()
         }
 
 

@@ -184,7 +184,7 @@ def cached_path(name: str, *, extractor: Spec) -> Path:
 
 
 def store_reference(reference: Reference, *, name: str) -> Reference:
-    """Keep a reference that was built here under ``name`` and return it as it will be read.
+    """Keep a reference that was built here under ``name``, with factors, and return it as it will be read.
 
     Raises:
         UsageError: it has no extractor, or the name is no plain file name.
@@ -193,7 +193,7 @@ def store_reference(reference: Reference, *, name: str) -> Reference:
     if reference.extractor is None or Path(name).name != name or name.startswith("."):
         raise UsageError(f"a reference cannot be kept under the name {name!r}")
     path = cached_path(name, extractor=reference.extractor)
-    named = replace(reference, about=replace(reference.about, name=name), path=path)
+    named = replace(reference, about=replace(reference.about, name=name), path=path).with_factors()
     write_reference(named, path)
     return named
 

@@ -35,9 +35,12 @@ def pack_symmetric(matrix: Float64Array) -> Float64Array:
 def unpack_symmetric(packed: Float64Array, dimension: int) -> Float64Array:
     """Return the symmetric ``[d, d]`` of :func:`pack_symmetric`, bit for bit."""
     matrix = np.empty((dimension, dimension), dtype=np.float64)
-    rows, columns = np.tril_indices(dimension)
-    matrix[rows, columns] = packed
-    matrix[columns, rows] = packed
+    start = 0
+    for row in range(dimension):
+        part = packed[start : start + row + 1]
+        matrix[row, : row + 1] = part
+        matrix[: row + 1, row] = part
+        start += row + 1
     return matrix
 
 

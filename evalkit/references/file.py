@@ -5,7 +5,8 @@
 
 Arrays of each head: ``<head>/mean`` float64 ``[d]``; ``<head>/covariance`` float64, the lower triangle row
 by row, ``[d (d + 1) / 2]``; where features are kept, ``<head>/bank`` float16 or float32 ``[m, d]`` and
-``<head>/bank_index`` int64 ``[m]``; moments by class are described in :mod:`evalkit.references.class_arrays`.
+``<head>/bank_index`` int64 ``[m]``; moments by class are described in :mod:`evalkit.references.class_arrays`,
+factors of covariances in :mod:`evalkit.references.factor_arrays`.
 The header says what the statistics were made from, and holds the digest of the arrays. Equal references give
 equal bytes.
 """
@@ -36,6 +37,7 @@ from evalkit.references.class_arrays import (
     pack_symmetric,
     unpack_symmetric,
 )
+from evalkit.references.factor_arrays import decode_factor, encode_factor
 from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.references.statistics import Description, Reference, checked_moments
 from evalkit.spec import Spec, canonical_json
@@ -93,7 +95,7 @@ def encode_reference(reference: Reference) -> bytes:
         if head.kept is not None:
             arrays[f"{name}/bank"] = np.ascontiguousarray(head.kept.features, dtype=head.kept.dtype)
             arrays[f"{name}/bank_index"] = np.ascontiguousarray(head.kept.index, dtype=np.int64)
-        arrays |= encode_classes(name, head)
+        arrays |= encode_classes(name, head) | encode_factor(name, head)
     metadata = {"format": FORMAT, "arrays_sha256": _arrays_sha256(arrays)}
     for field in fields(Description):
         value = getattr(reference.about, field.name)
@@ -185,7 +187,8 @@ def _head(name: str, arrays: Arrays, *, count: int, label: str) -> HeadStatistic
         raise InvalidInputError(f"{label}: the covariance has shape {list(packed.shape)}, not [{expected}]")
     mean, covariance = checked_moments(mean, unpack_symmetric(packed, len(mean)), label=label)
     kept = _bank(name, arrays, dimension=len(mean), label=label) if f"{name}/bank" in arrays else None
-    whole = HeadStatistics(count, mean, covariance, kept)
+    factor = decode_factor(name, arrays, covariance=covariance, label=label)
+    whole = HeadStatistics(count, mean, covariance, kept, factor=factor)
     return replace(whole, classes=decode_classes(name, arrays, whole=whole, label=label))
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from evalkit.core import Float64Array, IndexArray
 
 BankDtype = Literal["float16", "float32"]
+Factor = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Triangle ``[d, r]`` and order ``[d]`` of :func:`evalkit.numerics.linalg.psd_triangle`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,7 @@ class HeadStatistics:
         kept: individual features, where the reference has any.
         classes: moments of each class by its label, ascending; empty where they were not kept.
         held: the same head of held-out images, where a held-out reference was named.
+        factor: of the covariance, where the file holds it.
     """
 
     count: int
@@ -66,6 +69,7 @@ class HeadStatistics:
     kept: Bank | None = None
     classes: Mapping[int, HeadStatistics] = field(default_factory=dict)
     held: HeadStatistics | None = None
+    factor: Factor | None = None
 
     @property
     def dimension(self) -> int:

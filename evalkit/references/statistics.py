@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError, NotComparableError, NothingMeasuredError
+from evalkit.protocol import is_fast
 from evalkit.references.heads import Bank, HeadStatistics
 from evalkit.registry import did_you_mean
 from evalkit.spec import Spec, sha256_of
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 """Largest asymmetry relative to the largest entry, and lowest eigenvalue relative to the largest, as in
 :mod:`evalkit.numerics`: the rounding of a covariance kept in float32 is about 6e-8."""
+
+
+_TILE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +173,28 @@ class Reference:
         }
         return replace(self, heads=heads)
 
+    def with_factors(self) -> Self:
+        """Return a copy whose heads hold the factors of their covariances, for many distances to it."""
+        from evalkit.references.factor_arrays import factor_of  # noqa: PLC0415 - imports this module
+
+        heads = {
+            name: head if head.factor else replace(head, factor=factor_of(head.covariance))
+            for name, head in self.heads.items()
+        }
+        return replace(self, heads=heads)
+
     def check_extractor(self, spec: Spec) -> None:
         """Check that the reference was made by the extractor in use; files of other tools cannot tell.
 
         Raises:
             NotComparableError: it was not; names what differs.
         """
+        if self.extractor is None and is_fast(spec):
+            raise NotComparableError(
+                f"reference {self.name!r} of another tool was made in float32, and this run is fast",
+                hint="leave out --precision fast, or build a fast reference: evalkit reference build IMAGES "
+                f"--name NAME --extractor {spec.name} --precision fast",
+            )
         if self.extractor is None or self.extractor == spec:
             return
         raise NotComparableError(
@@ -214,15 +234,23 @@ def checked_moments(
     if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
         raise InvalidInputError(f"{label}: wrong dimension, {shapes}", hint="expected [d] and [d, d]")
     wide = covariance.astype(np.float64)
-    scale, asymmetry = float(np.abs(wide).max()), float(np.abs(wide - wide.T).max())
-    if asymmetry > TOLERANCE * scale:
-        raise InvalidInputError(
-            f"{label}: the covariance is not symmetric: entries differ by up to {asymmetry:.3g}"
-        )
-    if asymmetry:
+    if not _is_symmetric(wide):
+        scale, asymmetry = float(np.abs(wide).max()), float(np.abs(wide - wide.T).max())
+        if asymmetry > TOLERANCE * scale:
+            raise InvalidInputError(
+                f"{label}: the covariance is not symmetric: entries differ by up to {asymmetry:.3g}"
+            )
         wide = (wide + wide.T) / 2
     _check_semidefinite(wide, label=label)
     return mean.astype(np.float64), wide
+
+
+def _is_symmetric(matrix: Float64Array) -> bool:
+    # In tiles that stay in the cache, and without a copy. numerics.linalg has the same, but loads scipy.
+    return all(
+        np.array_equal(matrix[start : start + _TILE, start:], matrix[start:, start : start + _TILE].T)
+        for start in range(0, len(matrix), _TILE)
+    )
 
 
 def _check_semidefinite(covariance: Float64Array, *, label: str) -> None:

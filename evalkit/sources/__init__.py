@@ -46,7 +46,8 @@ def open_source(
     Args:
         path: a folder, zip, tar (also packed), ``.npz``, ``.npy`` or parquet file.
         policy: what to do with alpha, CMYK, animation and orientation; refuses all by default.
-        workers: decoding threads; never changes a result. By default one for each core, at most 8.
+        workers: decoding threads; never changes a result. By default one for each core, at most 8. Images
+            below 64 x 64 pixels are decoded by one: more would only wait for the interpreter's lock.
         on_bad: ``fail``: an image that cannot be used makes ``read`` raise. ``skip``: one full decoding pass
             now leaves such images out, lists them in ``rejected`` and fixes the indices of the others.
         max_bad: most images that ``skip`` may leave out.

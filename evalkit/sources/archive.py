@@ -16,7 +16,14 @@ from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
 from evalkit.sources.encoded import EncodedImages, Loader
 from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
-from evalkit.sources.members import DEFAULT_LIMITS, ArchiveLimits, Member, choose_images, plain_name
+from evalkit.sources.members import (
+    DEFAULT_LIMITS,
+    ArchiveLimits,
+    Member,
+    SharedFile,
+    choose_images,
+    plain_name,
+)
 from evalkit.sources.naming import find_labels
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -41,13 +48,16 @@ class ZipArchive:
         self._path = path
         self._members, label_file = choose_images(_list_members(path), limits=limits)
         self.names: Sequence[str] = tuple(member.name for member in self._members)
-        found = find_labels(self.names, None if label_file is None else read_member(path, label_file))
+        found = find_labels(
+            self.names, None if label_file is None else _read_member(SharedFile(path), label_file)
+        )
         self.labels: IndexArray | None = None if found is None else found[0]
         self.class_names: tuple[str, ...] | None = None if found is None else found[1]
 
     def loaders(self, positions: Sequence[int]) -> list[Loader]:
         """Return a reader for each member."""
-        return [partial(read_member, self._path, self._members[position]) for position in positions]
+        file = SharedFile(self._path)
+        return [partial(_read_member, file, self._members[position]) for position in positions]
 
     def sha256(self) -> str:
         """Return the SHA-256 of the archive file."""
@@ -58,15 +68,15 @@ class ZipArchive:
         return file_sha256(self._path)
 
 
-def read_member(path: Path, member: Member) -> bytes:
+def _read_member(file: SharedFile, member: Member) -> bytes:
     """Return the unpacked bytes of a zip ``member``, at most its declared size.
 
     Raises:
         InvalidInputError: truncated, corrupt, or packed by a method other than stored and deflated.
     """
-    with path.open("rb") as stream:
-        stream.seek(data_offset(stream, member))
-        packed = stream.read(member.stored)
+    start = _data_offset(file.read(member.offset, _LOCAL_HEADER.size), member)
+    # Deflate adds 5 bytes to a block of 64 KiB at worst: what claims to be stored in far more is damaged.
+    packed = file.read(start, min(member.stored, 2 * member.size + _LOCAL_HEADER.size))
     data = _unpack(packed, member)
     if len(data) != member.size or (member.crc is not None and zlib.crc32(data) != member.crc):
         raise InvalidInputError(f"{member.name!r} is corrupt in its archive")
@@ -80,7 +90,10 @@ def data_offset(stream: BinaryIO, member: Member) -> int:
         InvalidInputError: there is no local header.
     """
     stream.seek(member.offset)
-    header = stream.read(_LOCAL_HEADER.size)
+    return _data_offset(stream.read(_LOCAL_HEADER.size), member)
+
+
+def _data_offset(header: bytes, member: Member) -> int:
     if len(header) < _LOCAL_HEADER.size or not header.startswith(ZIP_MAGICS[0]):
         raise InvalidInputError(f"{member.name!r} is not where its archive says")
     _, name_length, extra_length = _LOCAL_HEADER.unpack(header)

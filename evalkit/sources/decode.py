@@ -29,6 +29,7 @@ from evalkit.registry import did_you_mean
 from evalkit.sources.integrity import damage
 from evalkit.spec import Scalar
 
+Pixels = NDArray[np.uint8]
 Alpha = Literal["refuse", "white", "black", "drop"]
 Cmyk = Literal["refuse", "convert"]
 Animated = Literal["refuse", "first"]
@@ -43,6 +44,8 @@ _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _BACKGROUNDS = {"white": (255, 255, 255, 255), "black": (0, 0, 0, 255)}
 _EXIF_ORIENTATION = 0x0112
+# Below, three passes of Pillow's packing code cost more than one pass and a transposed copy.
+_PLANE_BY_PLANE_FROM = 128 * 128
 # Everything Pillow's readers have been seen to raise on damaged bytes; Warning, where warnings are errors.
 _DECODING_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError,
@@ -100,6 +103,15 @@ def decode_image(data: bytes, *, name: str, policy: DecodePolicy = DEFAULT_POLIC
         InvalidInputError: empty, truncated or corrupt; too many pixels; an unsupported format or mode; or
             something that ``policy`` refuses. The message names ``name``.
     """
+    return torch.from_numpy(decode_pixels(data, name=name, policy=policy))
+
+
+def decode_pixels(data: bytes, *, name: str, policy: DecodePolicy, room: Pixels | None = None) -> Pixels:
+    """Decode as :func:`decode_image` does, into ``room`` (returned) where that has the image's own shape.
+
+    Raises:
+        InvalidInputError: as :func:`decode_image`; ``room`` may hold anything then.
+    """
     if not data:
         raise InvalidInputError(f"{name!r} is empty")
     fault = damage(data)
@@ -107,7 +119,7 @@ def decode_image(data: bytes, *, name: str, policy: DecodePolicy = DEFAULT_POLIC
         raise InvalidInputError(f"{name!r} {fault}")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            pixels = _read_pixels(image, name=name, policy=policy)
+            return _in_planes(_read_rgb(image, name=name, policy=policy), room)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidInputError(f"{name!r} is too large to decode: {error}") from error
     except UnidentifiedImageError as error:
@@ -116,11 +128,24 @@ def decode_image(data: bytes, *, name: str, policy: DecodePolicy = DEFAULT_POLIC
         ) from error
     except _DECODING_ERRORS as error:
         raise InvalidInputError(f"{name!r} cannot be decoded: {error}") from error
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _read_pixels(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDArray[np.uint8]:
-    """Return uint8 ``[h, w, 3]``; every check that needs no pixels comes before decoding."""
+def _in_planes(picture: Image.Image | Pixels, room: Pixels | None) -> Pixels:
+    """Return ``[3, h, w]`` of an RGB image or of ``[h, w, 3]`` pixels."""
+    size = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
+    planes = room if room is not None and room.shape == (3, *size) else np.empty((3, *size), dtype=np.uint8)
+    if not isinstance(picture, Image.Image):
+        planes[:] = picture.transpose(2, 0, 1)
+    elif size[0] * size[1] < _PLANE_BY_PLANE_FROM:
+        planes[:] = np.frombuffer(picture.tobytes(), dtype=np.uint8).reshape(*size, 3).transpose(2, 0, 1)
+    else:
+        for plane, band in zip(planes, "RGB", strict=True):
+            plane[:] = np.frombuffer(picture.tobytes("raw", band), dtype=np.uint8).reshape(size)
+    return planes
+
+
+def _read_rgb(image: Image.Image, *, name: str, policy: DecodePolicy) -> Image.Image | Pixels:
+    """Return an RGB image or uint8 ``[h, w, 3]``; every check that needs no pixels comes before decoding."""
     width, height = image.size
     if width * height > policy.max_pixels:
         raise InvalidInputError(
@@ -149,16 +174,16 @@ def _oriented(image: Image.Image, *, name: str, policy: DecodePolicy) -> Image.I
     )
 
 
-def _to_rgb(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, *, name: str, policy: DecodePolicy) -> Image.Image | Pixels:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and image.format in {"PNG", "PPM"}):
         return _scale_16_bit(image, name=name, policy=policy)
     if mode in _ALPHA_MODES or (mode in _OPAQUE_MODES and "transparency" in image.info):
         return _flatten(image, name=name, policy=policy)
-    if mode in _OPAQUE_MODES:
-        return np.array(image.convert("RGB"), dtype=np.uint8)
-    if mode == "CMYK" and policy.cmyk == "convert":
-        return np.array(image.convert("RGB"), dtype=np.uint8)
+    if mode == "RGB":
+        return image
+    if mode in _OPAQUE_MODES or (mode == "CMYK" and policy.cmyk == "convert"):
+        return image.convert("RGB")
     if mode == "CMYK":
         raise InvalidInputError(
             f"{name!r} is CMYK", hint="convert it, or accept an approximation: --cmyk convert"
@@ -168,7 +193,7 @@ def _to_rgb(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDArray[n
     )
 
 
-def _scale_16_bit(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDArray[np.uint8]:
+def _scale_16_bit(image: Image.Image, *, name: str, policy: DecodePolicy) -> Pixels:
     """Scale 0..65535 to 0..255; Pillow's ``convert("RGB")`` would clip everything above 255."""
     if "transparency" in image.info and policy.alpha != "drop":
         raise _transparent(name, hint="16-bit transparency can only be dropped: --alpha drop")
@@ -178,7 +203,7 @@ def _scale_16_bit(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDA
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _flatten(image: Image.Image, *, name: str, policy: DecodePolicy) -> NDArray[np.uint8]:
+def _flatten(image: Image.Image, *, name: str, policy: DecodePolicy) -> Pixels:
     rgba = image.convert("RGBA")
     pixels = np.array(rgba, dtype=np.uint8)
     if policy.alpha == "drop" or bool((pixels[:, :, 3] == 255).all()):

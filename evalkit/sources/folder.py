@@ -17,6 +17,8 @@ from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
 from evalkit.sources.naming import LABEL_FILE, find_labels, is_image_name, name_bytes, sorted_names
 
 _MAX_FILE_BYTES = 256 * 2**20
+_HASHED_TOGETHER = 64  # files in one task of a thread
+_HASHED_WHOLE = 2**20  # bytes; a larger file is hashed in pieces
 
 
 @final
@@ -33,7 +35,7 @@ class Folder:
     format = "folder"
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._prefix = os.fsencode(root / "x")[:-1]
         self.names: Sequence[str] = tuple(sorted_names(_walk(root)))
         label_file = root / LABEL_FILE
         self._label_file = _read_capped(label_file, LABEL_FILE) if label_file.is_file() else None
@@ -52,31 +54,45 @@ class Folder:
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256()
+        parts = [
+            self.names[start : start + _HASHED_TOGETHER]
+            for start in range(0, len(self.names), _HASHED_TOGETHER)
+        ]
         with ThreadPoolExecutor(default_workers()) as pool:
-            for name, part in zip(self.names, pool.map(self._file_digest, self.names), strict=True):
-                digest.update(name_bytes(name) + b"\0" + part)
+            for names, digests in zip(parts, pool.map(self._file_digests, parts), strict=True):
+                for name, part in zip(names, digests, strict=True):
+                    digest.update(name_bytes(name) + b"\0" + part)
         if self._label_file is not None:
             digest.update(LABEL_FILE.encode() + b"\0" + hashlib.sha256(self._label_file).digest())
         return digest.hexdigest()
 
+    def _file_digests(self, names: Sequence[str]) -> list[bytes]:
+        return [self._file_digest(name) for name in names]
+
     def _file_digest(self, name: str) -> bytes:
         try:
-            with self._path(name).open("rb") as stream:
+            with open(self._path(name), "rb") as stream:  # noqa: PTH123 - as below
+                if os.fstat(stream.fileno()).st_size < _HASHED_WHOLE:
+                    return hashlib.sha256(stream.read()).digest()
                 return hashlib.file_digest(stream, "sha256").digest()
         except OSError:
             # An unreadable file is an offender of read() and check(); it must not prevent --on-bad skip.
             return b"unreadable"
 
-    def _path(self, name: str) -> Path:
-        return self._root / os.fsdecode(name_bytes(name))
+    def _path(self, name: str) -> bytes:
+        return self._prefix + name_bytes(name)
 
     def _read(self, name: str) -> bytes:
         return _read_capped(self._path(name), name)
 
 
-def _read_capped(path: Path, name: str) -> bytes:
-    with path.open("rb") as stream:
-        data = stream.read(_MAX_FILE_BYTES + 1)
+def _read_capped(path: Path | bytes, name: str) -> bytes:
+    with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of many small files costs as much
+        # Asking for as much as the cap would claim that memory for every file.
+        expected = min(os.fstat(stream.fileno()).st_size, _MAX_FILE_BYTES)
+        data = stream.read(expected + 1)
+        if len(data) > expected:
+            data += stream.read(_MAX_FILE_BYTES + 1 - len(data))
     if len(data) > _MAX_FILE_BYTES:
         raise InvalidInputError(f"{name!r} is larger than {_MAX_FILE_BYTES} bytes")
     return data

@@ -11,9 +11,10 @@ import struct
 import zlib
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK = struct.Struct(">I4s")  # length of the data, type; the checksum covers type and data
 _JPEG_MAGIC = b"\xff\xd8\xff"
 # Inside a scan 0xFF is followed by 0x00 (a stuffed byte), a restart marker, or a fill byte.
-_SCAN_MARKER = re.compile(rb"\xff+[^\x00\xff]")
+_SCAN_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _RESTART = range(0xD0, 0xD8)
 # Tables, scans, number of lines, application data, comments: what T.81 (B.2) allows between two scans.
 _BETWEEN_SCANS = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
@@ -31,17 +32,15 @@ def damage(data: bytes) -> str | None:
 
 
 def _png_damage(data: bytes) -> str | None:
-    position = len(_PNG_MAGIC)
-    view = memoryview(data)
+    position, view = len(_PNG_MAGIC), memoryview(data)
     while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
+        length, kind = _PNG_CHUNK.unpack_from(data, position)
         end = position + 12 + length
         if end > len(data):
             return "is truncated"
-        (stored,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(view[position + 4 : end - 4]) != stored:
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             return "is corrupt (a PNG chunk fails its checksum)"
-        if data[position + 4 : position + 8] == b"IEND":
+        if kind == b"IEND":
             return None
         position = end
     return "is truncated"

@@ -6,8 +6,13 @@ archives are ignored like every other file that is not an image.
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import final
 
 from evalkit.errors import InvalidInputError
 from evalkit.sources.naming import LABEL_FILE, is_image_name, name_bytes
@@ -55,6 +60,32 @@ class Member:
     regular: bool = True
     method: int = 0
     crc: int | None = None
+
+
+@final
+class SharedFile:
+    """A file that threads read side by side, each at its own offset, through one descriptor.
+
+    It is opened by the first read and closed when the last who holds this lets go: a source that kept it
+    could not be shared across a fork.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._descriptor: int | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes from ``offset`` on, fewer than ``size`` where the file ends.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+        """
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY)
+                weakref.finalize(self, os.close, self._descriptor)
+        return os.pread(self._descriptor, size, offset)
 
 
 def choose_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,5 +42,9 @@ class SubsetSource:
 
     def positions(self, index: IndexArray) -> IndexArray:
         """Return where the images at ``index`` of the subset lie in the source, int64 ``[n]``."""
+        return self._chosen[index]
+
+    @cached_property
+    def _chosen(self) -> IndexArray:
         chosen = stream(self.base_seed, "subset").choice(len(self.source), self.count, replace=False)
-        return np.sort(chosen).astype(np.int64)[index]
+        return np.sort(chosen).astype(np.int64)

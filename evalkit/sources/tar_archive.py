@@ -27,7 +27,14 @@ from evalkit.digests import file_sha256
 from evalkit.errors import InvalidInputError
 from evalkit.sources.encoded import EncodedImages, Loader
 from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
-from evalkit.sources.members import DEFAULT_LIMITS, ArchiveLimits, Member, choose_images, plain_name
+from evalkit.sources.members import (
+    DEFAULT_LIMITS,
+    ArchiveLimits,
+    Member,
+    SharedFile,
+    choose_images,
+    plain_name,
+)
 from evalkit.sources.naming import find_labels
 
 _PACKED_MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
@@ -73,7 +80,8 @@ class TarArchive:
     def loaders(self, positions: Sequence[int]) -> list[Loader]:
         """Return a reader for each member; of a packed archive, the bytes are read here."""
         if not self._packed:
-            return [partial(_read_plain, self._path, self._members[position]) for position in positions]
+            file = SharedFile(self._path)
+            return [partial(_read_plain, file, self._members[position]) for position in positions]
         with self._lock:
             if not self._window.keys() >= set(positions):
                 self._fill_window(positions)
@@ -197,8 +205,11 @@ def _read_in_sequence(path: Path, members: Sequence[Member]) -> Iterator[bytes]:
         raise InvalidInputError(f"{path.name!r} cannot be unpacked: {error}") from error
 
 
-def _read_plain(path: Path, member: Member) -> bytes:
-    return next(_read_in_sequence(path, [member]))
+def _read_plain(file: SharedFile, member: Member) -> bytes:
+    data = file.read(member.offset, member.size)
+    if len(data) != member.size:
+        raise InvalidInputError(f"{member.name!r} is truncated in its archive")
+    return data
 
 
 def _open(path: Path, settings: ReadSettings) -> EncodedImages:

@@ -30,6 +30,54 @@ def test_error_grows_with_the_offset_and_not_with_its_square(offset):
     np.testing.assert_allclose(moments.covariance, exact, rtol=0, atol=(40 + 4 * offset) * eps)
 
 
+def plain_covariance(x):
+    """Two passes in long double, rounded at the end."""
+    wide = x.astype(np.longdouble)
+    wide = wide - wide.mean(axis=0)
+    return (wide.T @ wide / (len(wide) - 1)).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[3000], [250] * 12, [1, 2999], [2999, 1], [1500, 0, 1500], [2, 1026, 1972]]
+)
+def test_an_offset_of_100_costs_nothing(sizes):
+    x = np.random.default_rng(3).standard_normal((3000, 5)) * np.logspace(0, -2, 5) + 100
+    moments = moments_of(np.split(x, np.cumsum(sizes)[:-1]))
+    expected = plain_covariance(x)
+    np.testing.assert_allclose(moments.mean, x.astype(np.longdouble).mean(axis=0), rtol=1e-14)
+    assert np.linalg.norm(moments.covariance - expected) < 1e-12 * np.linalg.norm(expected)
+    np.testing.assert_array_equal(moments.covariance, moments.covariance.T)
+
+
+def test_features_that_drift_are_centred_by_what_they_are():
+    rng = np.random.default_rng(4)
+    parts = [rng.standard_normal((size, 3)) + 1e6 * at for at, size in enumerate([1, 700, 40, 1100])]
+    expected = plain_covariance(np.concatenate(parts))
+    assert np.linalg.norm(moments_of(parts).covariance - expected) < 1e-13 * np.linalg.norm(expected)
+
+
+def test_reading_moments_changes_nothing():
+    x = np.random.default_rng(5).standard_normal((40, 300)).astype(np.float32)
+    read, unread = MomentsAccumulator(), MomentsAccumulator()
+    for start in range(0, 40, 8):
+        for moments in (read, unread):
+            moments.update(x[start : start + 8], numbered(8, start))
+        if start:
+            _ = read.covariance, read.state()
+    np.testing.assert_array_equal(read.covariance, unread.covariance)
+    np.testing.assert_allclose(read.covariance, plain_covariance(x), atol=1e-14)
+
+
+def test_refused_features_leave_the_moments_as_they_were():
+    moments = moments_of([np.eye(3, dtype=np.float32)])
+    before = moments.state()
+    for bad in (np.full((2000, 3), np.nan), np.ones((2, 4))):
+        with pytest.raises(InvalidInputError):
+            moments.update(bad, numbered(len(bad)))
+    for key, value in moments.state().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
 def test_moments_from_nothing_are_refused():
     with pytest.raises(NothingMeasuredError):
         _ = MomentsAccumulator().covariance

@@ -169,6 +169,8 @@ def test_doctor(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["device of --device auto"]
     assert found["torch"]
+    backend = found["InceptionV3 and EfficientNet run by"].partition(" ")[0]
+    assert backend in {"torch", "onnxruntime", "compiled"}
 
 
 @pytest.mark.parametrize("out", ["folder", "samples.npz", "grid.png"])

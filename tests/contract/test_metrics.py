@@ -227,20 +227,20 @@ def test_better_points_the_right_way(name):
 
 
 def test_compute_all_shares_and_keeps_order(monkeypatch):
-    from evalkit.metrics import precision_recall
+    from evalkit.metrics import compared
 
     calls = []
-    real = precision_recall.manifold_scores
+    real = compared.compare
     monkeypatch.setattr(
-        precision_recall,
-        "manifold_scores",
-        lambda *args, **kwargs: calls.append(kwargs) or real(*args, **kwargs),
+        compared, "compare", lambda *args, **kwargs: calls.append(kwargs) or real(*args, **kwargs)
     )
     generated, target = side("fd", 0).in_blocks(6), reference("fd", 1)
-    names = ["recall", "fd", "density", "precision", "kd", "coverage", "is", "f-score"]
+    names = ["recall", "fd", "density", "realism", "precision", "kd", "authpct", "coverage", "is", "f-score"]
     inputs = [(METRICS[name](), generated, target) for name in names]
     scores = compute_all(inputs, rng=lambda: np.random.default_rng(0))
-    assert [call["k"] for call in calls] == [3, 5]
+    (call,) = calls
+    assert [balls.k for balls in call["balls"]] == [3, 5]
+    assert (call["realism"], call["authentic"]) == ([3], True)
     for name, score in zip(names, scores, strict=True):
         alone = METRICS[name]().compute(generated, target, rng=np.random.default_rng(0))
         assert score == alone

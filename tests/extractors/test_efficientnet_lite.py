@@ -19,6 +19,8 @@ from evalkit.extractors.efficientnet_lite import (
     bundled_weights,
     expected_layout,
 )
+from evalkit.extractors.facts import Backend
+from evalkit.runtime import bitwise_numerics
 
 HEADS = ("block", "pooled", "logits")
 
@@ -26,6 +28,11 @@ HEADS = ("block", "pooled", "logits")
 @pytest.fixture(scope="module")
 def extractor() -> EfficientNetLite0:
     return EfficientNetLite0()
+
+
+@pytest.fixture(scope="module")
+def plain() -> EfficientNetLite0:
+    return EfficientNetLite0(backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +118,27 @@ def test_shapes_and_protocol(extractor: EfficientNetLite0, images: torch.Tensor)
     assert features["pooled"].min() >= 0
 
 
-def test_features_do_not_depend_on_the_batch(extractor: EfficientNetLite0, images: torch.Tensor) -> None:
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_features_do_not_depend_on_the_batch(backend: Backend, images: torch.Tensor) -> None:
+    extractor = EfficientNetLite0(backend=backend)
     together = extractor(images, HEADS)
     for head in HEADS:
         alone = torch.cat([extractor(image[None], [head])[head] for image in images])
         turned = extractor(images.flip(0), [head])[head].flip(0)
         assert relative(alone, together[head]) < 1e-6
         assert relative(turned, together[head]) < 1e-6
+        if extractor.engine.backend == "onnxruntime" or head != "logits":
+            assert torch.equal(alone, together[head])
+            assert torch.equal(turned, together[head])
+
+
+def test_the_runtime_gives_what_torch_gives(
+    extractor: EfficientNetLite0, plain: EfficientNetLite0, images: torch.Tensor
+) -> None:
+    pytest.importorskip("onnxruntime")
+    found, expected = extractor(images, HEADS), plain(images, HEADS)
+    assert (extractor.engine.backend, plain.engine.backend) == ("onnxruntime", "torch")
+    assert all(relative(found[head], expected[head]) < 5e-6 for head in HEADS)
 
 
 def test_features_do_not_depend_on_the_number_of_threads(
@@ -136,21 +157,30 @@ def test_features_do_not_depend_on_the_number_of_threads(
     assert torch.equal(features[0], features[2])
 
 
+def test_strict_numerics_are_torchs_to_the_last_bit(
+    extractor: EfficientNetLite0, plain: EfficientNetLite0, images: torch.Tensor
+) -> None:
+    with bitwise_numerics():
+        found, expected = extractor(images, HEADS), plain(images, HEADS)
+    assert extractor.engine.backend == "torch"
+    assert all(torch.equal(found[head], expected[head]) for head in HEADS)
+
+
 def test_repeats_bit_for_bit(extractor: EfficientNetLite0, images: torch.Tensor) -> None:
     first, second = extractor(images, HEADS), extractor(images, HEADS)
     assert all(torch.equal(first[head], second[head]) for head in HEADS)
 
 
 def test_only_what_is_needed_is_computed(
-    extractor: EfficientNetLite0, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    plain: EfficientNetLite0, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(_: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the head convolution ran")
 
-    monkeypatch.setattr(extractor, "_head", forbidden)
-    assert set(extractor(images[:1], ["block"])) == {"block"}
+    monkeypatch.setattr(plain, "_head", forbidden)
+    assert set(plain(images[:1], ["block"])) == {"block"}
     with pytest.raises(AssertionError):
-        extractor(images[:1], ["pooled"])
+        plain(images[:1], ["pooled"])
 
 
 def test_no_images_give_no_features(extractor: EfficientNetLite0) -> None:

@@ -36,6 +36,17 @@ def noise(size: int, *, n: int = 2) -> Tensor:
 
 @pytest.fixture(scope="module")
 def extractor(inception_file: Path) -> InceptionV3:
+    return InceptionV3(weights=inception_file, backend="torch")
+
+
+@pytest.fixture(scope="module")
+def with_its_preset(inception_file: Path) -> InceptionV3:
+    return InceptionV3(weights=inception_file, preset="pytorch-fid", backend="torch")
+
+
+@pytest.fixture(scope="module")
+def by_runtime(inception_file: Path) -> InceptionV3:
+    pytest.importorskip("onnxruntime")
     return InceptionV3(weights=inception_file)
 
 
@@ -69,13 +80,30 @@ def test_agrees_with_torch_fidelity(extractor: InceptionV3, torch_fidelity_netwo
         assert relative(features[head], expected[head]) < TOLERANCE, head
 
 
+def test_the_runtime_agrees_with_torch_fidelity(
+    extractor: InceptionV3, by_runtime: InceptionV3, torch_fidelity_network: Any
+) -> None:
+    images = noise(64)
+    with torch.inference_mode():
+        expected = dict(zip(SHARED_WITH_TORCH_FIDELITY, torch_fidelity_network(images), strict=True))
+    heads = list(by_runtime.heads)
+    features, by_torch = by_runtime(images, heads), extractor(images, heads)
+    assert (by_runtime.engine.backend, by_runtime.engine.warnings) == ("onnxruntime", ())
+    for head in SHARED_WITH_TORCH_FIDELITY:
+        assert relative(features[head], expected[head]) < TOLERANCE, head
+    for head in heads:
+        assert relative(features[head], by_torch[head]) < 2e-5, head
+    # An image has the same features in any batch, to the last bit.
+    alone = torch.cat([by_runtime(image[None], heads)["logits"] for image in images])
+    assert torch.equal(alone, features["logits"])
+
+
 @pytest.mark.parametrize("size", [32, 299, 512])
-def test_agrees_with_pytorch_fid(inception_file: Path, pytorch_fid_network: Any, size: int) -> None:
+def test_agrees_with_pytorch_fid(with_its_preset: InceptionV3, pytorch_fid_network: Any, size: int) -> None:
     images = noise(size)
-    extractor = InceptionV3(weights=inception_file, preset="pytorch-fid")
     with torch.inference_mode():
         maps = pytorch_fid_network(images.float() / 255)
-    features = extractor(images, POOLED)
+    features = with_its_preset(images, POOLED)
     for head, expected in zip(POOLED, maps, strict=True):
         assert relative(features[head], expected.mean((2, 3))) < TOLERANCE, head
 
@@ -100,7 +128,10 @@ def test_spatial_head_is_the_convolution_before_batch_norm(
 
 def test_presets_differ_and_adm_is_fid(inception_file: Path) -> None:
     images = noise(32, n=1)
-    made = {name: InceptionV3(weights=inception_file, preset=name) for name, _ in INCEPTION_V3.presets}
+    made = {
+        name: InceptionV3(weights=inception_file, preset=name, backend="torch")
+        for name, _ in INCEPTION_V3.presets
+    }
     found = {name: extractor(images, ["64"])["64"] for name, extractor in made.items()}
     assert torch.equal(found["fid"], found["adm"])
     assert made["fid"].spec == made["adm"].spec
@@ -190,7 +221,8 @@ def test_files_with_counters_are_read(
         for name in inception_state
         if name.endswith("running_var")
     }
-    other = InceptionV3(weights=save({**inception_state, **counters}, tmp_path / "counted.pth"))
+    path = save({**inception_state, **counters}, tmp_path / "counted.pth")
+    other = InceptionV3(weights=path, backend="torch")
     assert torch.equal(other(noise(32), ["64"])["64"], extractor(noise(32), ["64"])["64"])
     assert other.spec.digest() != extractor.spec.digest()
 

@@ -8,8 +8,7 @@ import pytest
 
 from evalkit.core import About, FeatureSet
 from evalkit.errors import InvalidInputError, NothingMeasuredError, UsageError
-from evalkit.metrics import METRICS, compute_all
-from evalkit.metrics import precision_recall as family
+from evalkit.metrics import METRICS, compared, compute_all
 from evalkit.metrics.authenticity import AuthPct
 from evalkit.metrics.ct import DataCopying
 from evalkit.metrics.f_score import FScore, f_score
@@ -19,6 +18,7 @@ from evalkit.metrics.realism import Realism
 from evalkit.numerics import block_edges
 from evalkit.numerics.data_copying import cell_distances
 from evalkit.numerics.likelihood import feature_likelihood
+from evalkit.numerics.manifolds import Balls
 from evalkit.numerics.memorisation import authentic_rows
 from evalkit.numerics.realism import realism_scores
 
@@ -142,14 +142,14 @@ def test_it_sees_copies_and_says_when_it_cannot(metric):
 
 def test_f_score_is_the_harmonic_mean_and_shares_the_pass(monkeypatch):
     calls = []
-    real = family.manifold_scores
-    monkeypatch.setattr(family, "manifold_scores", lambda *a, **k: calls.append(k) or real(*a, **k))
+    real = compared.compare
+    monkeypatch.setattr(compared, "compare", lambda *a, **k: calls.append(k) or real(*a, **k))
     generated, reference = in_blocks(features(0, 120, shift=0.8), 6), REFERENCE
     metrics = (Precision(), FScore(beta=2.0), Recall(), FScore(), FScore(k=5, inclusive=False))
     p, f2, r, f1, other = compute_all(
         [(m, generated, reference) for m in metrics], rng=lambda: np.random.default_rng(0)
     )
-    assert [(c["k"], c["inclusive"]) for c in calls] == [(3, True), (5, False)]
+    assert [c["balls"] for c in calls] == [[Balls(3), Balls(5, inclusive=False)]]
     assert 0 < p.value < r.value < 1 or 0 < r.value < p.value < 1
     assert f1.value == pytest.approx(2 / (1 / p.value + 1 / r.value), rel=1e-12)
     assert f2.value == pytest.approx(5 * p.value * r.value / (4 * p.value + r.value), rel=1e-12)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evalkit.errors import InvalidInputError
 from evalkit.numerics import (
     block_edges,
+    frechet,
     frechet_distance,
     frechet_distance_between,
     frechet_distance_from_features,
@@ -202,6 +203,41 @@ def test_gram_form_of_graded_factors_keeps_its_stated_error(decay, rotated):
     exact = np.linalg.svd(cross, compute_uv=False).sum()
     assert gram_nuclear_norm(cross)[0] == pytest.approx(exact, rel=5e-12)
     assert frechet_distance_between(*factors) == pytest.approx(frechet_distance_from_features(a, b), rel=1e-8)
+
+
+SPECTRA = {
+    "flat": np.ones(300),
+    "smooth": np.exp(-np.arange(300) / 30),
+    "steep": 1 / np.arange(1, 301) ** 3.0,
+    "few large": np.where(np.arange(300) < 5, 1, 1e-5),
+    "half": np.where(np.arange(300) < 150, 1, 1e-5),
+    "few small": np.where(np.arange(300) < 295, 1, 1e-5),
+}
+
+
+@pytest.mark.parametrize("spread", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_error_that_is_told_holds_for_spectra_with_gaps(spread, rotated):
+    rng = np.random.default_rng([int(spread.sum()), rotated])
+    turns = [np.linalg.qr(rng.standard_normal((300, 300)))[0] for _ in range(2)]
+    a = rng.standard_normal((1000, 300)) * spread @ turns[0]
+    b = rng.standard_normal((1000, 300)) * spread * 1.1 @ turns[int(rotated)]
+    factors = [gaussian_factor(*moments(x)) for x in (a, b)]
+    cross = factors[0].factor.T @ factors[1].factor
+    singular = np.linalg.svd(cross, compute_uv=False)
+    nuclear, error = frechet._nuclear_norm(cross, *factors)
+    assert abs(nuclear - singular.sum()) <= error + 1e-14 * nuclear
+    offset = np.square(factors[0].mean - factors[1].mean).sum()
+    exact = offset + factors[0].trace + factors[1].trace - 2 * singular.sum()
+    assert frechet_distance_between(*factors) == pytest.approx(exact, rel=1e-9)
+
+
+def test_smooth_spectra_need_no_singular_values(monkeypatch):
+    rng = np.random.default_rng(8)
+    turn, spread = np.linalg.qr(rng.standard_normal((300, 300)))[0], np.exp(-np.arange(300) / 60)
+    a, b = (moments(rng.standard_normal((900, 300)) * spread * scale @ turn) for scale in (1, 1.1))
+    monkeypatch.setattr(np.linalg, "svd", pytest.fail)
+    assert frechet_distance(*a, *b) > 0
 
 
 def test_cached_factor_gives_the_same_distance():

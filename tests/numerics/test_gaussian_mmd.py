@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics import gaussian_mmd as module
+from evalkit.numerics import gram, tiles
 from evalkit.numerics.gaussian_mmd import gaussian_mmd, gaussian_sums
 
 seeds = st.integers(0, 2**32 - 1)
@@ -123,7 +123,9 @@ def test_laws(seed, n, m):
 def test_tiles_do_not_matter(monkeypatch):
     x, y = features(0, 33), features(1, 21)
     whole = gaussian_mmd(x, y, sigma=1)
-    monkeypatch.setattr(module, "TILE", 8)
+    monkeypatch.setattr(tiles, "ROWS", 11)
+    monkeypatch.setattr(tiles, "COLUMNS", 8)
+    monkeypatch.setattr(gram, "PIECE", 3)
     assert gaussian_mmd(x, y, sigma=1) == pytest.approx(whole, rel=1e-12)
 
 

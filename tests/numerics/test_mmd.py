@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics import block_edges, kernel_distance, kernel_distance_subsets, kernel_sums, mmd
+from evalkit.numerics import block_edges, gram, kernel_distance, kernel_distance_subsets, kernel_sums, tiles
 
 
 def by_definition(x, y):
@@ -44,7 +44,9 @@ def test_tiles_do_not_matter(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((23, 5)), rng.standard_normal((17, 5))
     whole = kernel_distance(x, y)
-    monkeypatch.setattr(mmd, "TILE", 4)
+    monkeypatch.setattr(tiles, "ROWS", 5)
+    monkeypatch.setattr(tiles, "COLUMNS", 4)
+    monkeypatch.setattr(gram, "PIECE", 3)
     assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-12)
 
 

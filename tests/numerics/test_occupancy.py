@@ -16,7 +16,8 @@ def tallied(inside, cuts=()):
     tally = Occupancy.of(inside.shape[1])
     edges = [0, *cuts, len(inside)]
     for start, stop in itertools.pairwise(edges):
-        tally.add(start, inside[start:stop])
+        rows, cells = np.nonzero(inside[start:stop])
+        tally.add(rows + start, cells)
     return tally
 
 

@@ -74,3 +74,35 @@ def test_the_spec_follows_its_measures_and_size_is_checked_for_each(backbone_fil
     small = torch.zeros((1, 3, 15, 40), dtype=torch.uint8)
     with pytest.raises(InvalidInputError, match="pd-vgg16 needs images of at least 16x16"):
         both(small, small, masks={})
+
+
+def test_a_reference_that_the_next_pair_has_too_goes_through_the_network_once(
+    backbone_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    """Seven generated pictures and three references at 64 x 64: one pass of ten images."""
+    (measure,) = build_pair_measures(["lpips-squeeze"], weights=backbone_files, device="cpu")
+    assert isinstance(measure, StageMeasure)
+    reference = photographs(64)[[0, 0, 0, 1, 2, 2, 2]]
+    generated = noisy(reference, 30)
+    alone = [measure(generated[i : i + 1], reference[i : i + 1], masks={}) for i in range(7)]
+    seen: list[int] = []
+    stages = measure.network.stages
+
+    def counted(batch):
+        seen.append(len(batch))
+        return stages(batch)
+
+    monkeypatch.setattr(measure.network, "stages", counted)
+    mask = torch.ones((7, 1, 64, 64), dtype=torch.bool)
+    found = measure(generated, reference, masks={"all": mask})
+    assert seen == [10]
+    expected = torch.cat([values["lpips-squeeze"] for values in alone])
+    torch.testing.assert_close(found["lpips-squeeze"], expected, rtol=1e-6, atol=0)
+    assert found["lpips-squeeze/all"].isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "pairs"), [((16, 20), 8), ((64, 64), 8), ((96, 96), 3), ((800, 600), 2)])
+def test_a_pass_holds_more_pairs_of_smaller_images(backbone_files: dict[str, Path], size, pairs):
+    (measure,) = build_pair_measures(["lpips-squeeze"], weights=backbone_files, device="cpu")
+    assert isinstance(measure, StageMeasure)
+    assert measure.network.pairs_at_once(*size) == pairs

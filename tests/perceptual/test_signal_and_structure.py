@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 from skimage import metrics as skimage_metrics
 
@@ -93,6 +95,65 @@ def test_ssim_in_a_region_is_the_mean_of_scikit_images_map():
         inside = mask[i, 0].numpy().copy()
         inside[:5], inside[-5:], inside[:, :5], inside[:, -5:] = False, False, False, False
         assert float(found[i]) == pytest.approx(full[inside].mean(), rel=ORACLE)
+
+
+def plain_terms(x, y):
+    """Both terms of one plane from their definition: every window cut out, weighed and summed."""
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+    cut = np.lib.stride_tricks.sliding_window_view
+
+    def mean(p):
+        return (cut(p, (11, 11)) * window).sum((2, 3))
+
+    mx, my = mean(x), mean(y)
+    variances = mean(x * x) - mx**2 + mean(y * y) - my**2
+    luminance = (2 * mx * my + 6.5025) / (mx**2 + my**2 + 6.5025)
+    return luminance, (2 * (mean(x * y) - mx * my) + 58.5225) / (variances + 58.5225)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.tuples(st.integers(11, 83), st.integers(11, 83)),
+    kind=st.sampled_from(["noise", "near", "flat", "white", "steps"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_position_is_its_definition(size, kind, seed):
+    """At the edges of the blocks of 24 rows and 32 columns too, and where large squares cancel."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (2, 1, *size), dtype=np.uint8)
+    y = {
+        "noise": rng.integers(0, 256, x.shape, dtype=np.uint8),
+        "near": np.clip(x + rng.integers(-2, 3, x.shape), 0, 255).astype(np.uint8),
+        "flat": np.full_like(x, rng.integers(0, 256)),
+        "white": np.full_like(x, 255),
+        "steps": x // 64 * 64,
+    }[kind]
+    if kind in ("flat", "white"):
+        x = np.full_like(y, max(int(y.flat[0]) - 1, 0))
+    found = similarity_maps(torch.from_numpy(x), torch.from_numpy(y))
+    floats = similarity_maps(torch.from_numpy(x).double(), torch.from_numpy(y).double())
+    for i in range(2):
+        expected = plain_terms(x[i, 0].astype(float), y[i, 0].astype(float))
+        for part in range(2):
+            np.testing.assert_allclose(found[part][i, 0].numpy(), expected[part], atol=1e-10)
+            assert torch.equal(found[part], floats[part])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 70), width=st.integers(1, 70), level=st.integers(0, 255), seed=st.integers(0, 99)
+)
+def test_psnr_is_its_definition_to_the_last_bit(height, width, level, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (5, 3, height, width), dtype=np.uint8)
+    y = np.clip(x.astype(int) + rng.integers(-level, level + 1, x.shape), 0, 255).astype(np.uint8)
+    y[2] = x[2]
+    squares = ((x.astype(np.int64) - y.astype(np.int64)) ** 2).sum((1, 2, 3))
+    error = torch.from_numpy(squares / (3 * height * width))
+    expected = 20 * math.log10(255) - 10 * torch.log10(error)
+    assert torch.equal(values("psnr", torch.from_numpy(x), torch.from_numpy(y))["psnr"], expected)
 
 
 @pytest.mark.parametrize("size", [176, 240])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 from evalkit.spec import Spec
 
 SIDE = 8
@@ -45,7 +45,7 @@ class LinearGenerator:
         raise NotImplementedError
 
     def latents(self, seeds):
-        return normal_per_image(per_image_generators(seeds), (self.dim,), device=torch.device("cpu"))
+        return normal_per_image(seeds, (self.dim,), device=torch.device("cpu"))
 
     def mapping(self, z, *, labels=None):
         x = z / z.square().mean(dim=1, keepdim=True).add(1e-8).sqrt() if self.normalises else z
@@ -57,9 +57,7 @@ class LinearGenerator:
         w = self.mapping(latents, labels=labels) if space == "z" and "w" in self.spaces else latents
         flat = w.double() @ self.a.double().T
         if self.noise:
-            grain = normal_per_image(
-                per_image_generators(noise_seeds), (flat.shape[1],), device=torch.device("cpu")
-            )
+            grain = normal_per_image(noise_seeds, (flat.shape[1],), device=torch.device("cpu"))
             flat += self.noise * grain
         if labels is not None:
             flat += 0.01 * torch.from_numpy(labels)[:, None]

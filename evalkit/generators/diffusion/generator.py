@@ -31,7 +31,7 @@ from evalkit.generators.diffusion.samplers import Correction, Gradient, StepNois
 from evalkit.generators.diffusion.schedules import Spacing
 from evalkit.generators.diffusion.walk import walk
 from evalkit.generators.sampling import NativeGenerator, SamplingOptions, quantise
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 
 NOISE_SCHEME = "philox4x32-10(seed; element, step, stream) / 1"
 """Version of the rule for noise that stochastic samplers add; part of their fingerprint."""
@@ -220,7 +220,7 @@ class DiffusionGenerator(NativeGenerator):
     def _walk(self, seeds: IndexArray, labels: Tensor | None, correct: Correction) -> Tensor:
         network = CountingNetwork(self.network)
         size = (3, self.resolution, self.resolution)
-        start = normal_per_image(per_image_generators(seeds), size, device=self.device)
+        start = normal_per_image(seeds, size, device=self.device)
         start = start * self.process.start(self.levels[0])
         images = walk(
             self.sampler,

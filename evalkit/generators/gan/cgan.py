@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from evalkit.generators import in_place
+
 
 @dataclass(frozen=True)
 class CGANConfig:
@@ -53,7 +55,7 @@ class ConditionalBatchNorm(nn.Module):
         normalised: Tensor = self.norm(x)
         gain: Tensor = self.gain(labels)[:, :, None, None]
         bias: Tensor = self.bias(labels)[:, :, None, None]
-        return normalised * gain + bias
+        return in_place.affine(normalised, gain, bias)
 
 
 class UpStage(nn.Module):
@@ -68,8 +70,8 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Map ``[n, c, h, w]`` to ``[n, c', 2h, 2w]``."""
-        x = torch.relu(self.up_norm(self.up(x), labels))
-        return torch.relu(self.conv_norm(self.conv(x), labels))
+        x = in_place.relu(self.up_norm(self.up(x), labels))
+        return in_place.relu(self.conv_norm(self.conv(x), labels))
 
 
 class CGANGenerator(nn.Module):
@@ -90,7 +92,7 @@ class CGANGenerator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Return ``[n, 3, h, w]`` in [-1, 1]."""
         x = self.project(z).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
-        x = torch.relu(self.project_norm(x, labels))
+        x = in_place.relu(self.project_norm(x, labels))
         for stage in self.stages:
             x = stage(x, labels)
         return torch.tanh(self.to_rgb(x))

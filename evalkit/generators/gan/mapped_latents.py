@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evalkit.core import IndexArray
 from evalkit.generators.latent import LatentNativeGenerator
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 
 _NOISE_STREAM = np.int64(0x5851F42D4C957F2D)
 """Turns the seed of an image into the seed of its noise: the noise must not repeat the numbers of z."""
@@ -59,4 +59,4 @@ class MappedLatents(LatentNativeGenerator):
 
 def layer_noise(seeds: IndexArray, count: int, *, device: torch.device) -> Tensor:
     """Return ``count`` normal numbers for each image, float32 ``[n, count]``: another stream than z's."""
-    return normal_per_image(per_image_generators(seeds ^ _NOISE_STREAM), (count,), device=device)
+    return normal_per_image(seeds ^ _NOISE_STREAM, (count,), device=device)

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evalkit.generators import in_place
+from evalkit.generators.frozen import WeightLayer
+
 SLOPE, GAIN = 0.2, math.sqrt(2.0)
 _EPSILON = 1e-8
 _TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -74,7 +77,15 @@ def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     Returns:
         float32 ``[n, o]``.
     """
-    return (style.square() @ weight.square().sum(dim=(2, 3)).T + _EPSILON).rsqrt()
+    return _demodulation(_energy(weight), style)
+
+
+def _energy(weight: Tensor) -> Tensor:
+    return weight.square().sum(dim=(2, 3)).T
+
+
+def _demodulation(energy: Tensor, style: Tensor) -> Tensor:
+    return (style.square() @ energy + _EPSILON).rsqrt()
 
 
 def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False) -> Tensor:
@@ -121,7 +132,7 @@ def upsample(x: Tensor) -> Tensor:
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
-class StyleConv(nn.Module):
+class StyleConv(WeightLayer[tuple[Tensor, Tensor]]):
     """Modulated, demodulated convolution, noise of learned strength, bias and leaky rectifier."""
 
     def __init__(self, inputs: int, outputs: int, *, style_dim: int, up: bool = False) -> None:
@@ -132,16 +143,23 @@ class StyleConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale, self.up = 1.0 / math.sqrt(inputs * 9), up
 
+    def derive(self) -> tuple[Tensor, Tensor]:
+        """Return the scaled weight, and what its demodulation needs of it."""
+        weight = self.weight * self.scale
+        return weight, _energy(weight)
+
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Map ``[n, i, h, w]`` by styles from ``w`` ``[n, d]``; ``noise`` is ``[n, 1, h', w']``."""
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w)
-            weight = self.weight * self.scale
-            factor = demodulation(weight, style)[:, :, None, None]
+            weight, energy = self.derived
+            factor = _demodulation(energy, style)[:, :, None, None]
         y = modulated_conv(x, weight, style, up=self.up)
         # As in EqualisedConv, the rectifier's gain moves into the small factors in front of it.
-        y = y * (factor * GAIN).to(y.dtype) + (noise * (self.noise_strength * GAIN)).to(y.dtype)
-        return F.leaky_relu(y + (self.bias * GAIN).to(y.dtype)[:, None, None], SLOPE, inplace=True)
+        noise = (noise * (self.noise_strength * GAIN)).to(y.dtype)
+        y = in_place.affine(y, (factor * GAIN).to(y.dtype), noise)
+        biased = in_place.add(y, (self.bias * GAIN).to(y.dtype)[:, None, None])
+        return F.leaky_relu(biased, SLOPE, inplace=True)
 
 
 class ToRGB(nn.Module):

@@ -19,7 +19,7 @@ from evalkit.core import IndexArray
 from evalkit.counter_noise import ELEMENT_STREAM, uniform_at
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 
 _PREFIX = "mixture."
 
@@ -35,7 +35,7 @@ class GaussianMixture:
     def sample(self, seeds: IndexArray, *, device: torch.device) -> Tensor:
         """Return float32 ``[n, d]``: component and normal numbers of row i come from seed i alone."""
         shape = self.means.shape[1:]
-        noise = normal_per_image(per_image_generators(seeds), shape, device=torch.device("cpu"))
+        noise = normal_per_image(seeds, shape, device=torch.device("cpu"))
         uniform = uniform_at(seeds, 0, (1,), stream=ELEMENT_STREAM, device="cpu").double()
         cumulative = self.weights.double().cumsum(dim=0)
         chosen = (cumulative <= uniform * cumulative[-1]).sum(dim=1).clamp_(max=len(cumulative) - 1)

@@ -32,7 +32,7 @@ from evalkit.generators.diffusion.community.sampling import build_ddim, build_py
 from evalkit.generators.diffusion.embedding import sinusoids
 from evalkit.generators.recognition import recognise
 from evalkit.generators.sampling import SamplingOptions, quantise
-from evalkit.seeding import normal_per_image, per_image_generators
+from evalkit.seeding import normal_per_image
 from tests.generators.diffusion.waves import INPUTS, bare, fill, probed, strided
 from tests.generators.layouts import shapes
 
@@ -239,7 +239,7 @@ def test_ddim_is_the_repositorys_walk_without_clipping(eta):
     options = SamplingOptions(sampler="ddim", steps=count, eta=eta)
     generator = build(checkpoint(bare(unet), **given), options)
     kept = _kept(np.linspace(1e-4, 0.02, 1000))
-    x = normal_per_image(per_image_generators(SEEDS), (3, 8, 8), device=torch.device("cpu"))
+    x = normal_per_image(SEEDS, (3, 8, 8), device=torch.device("cpu"))
     steps = list(range(0, 1000, 1000 // count))
     for k, (i, j) in enumerate(zip(reversed(steps), reversed([-1, *steps[:-1]]), strict=True)):
         now, then = kept[i], kept[j] if j >= 0 else 1.0
@@ -269,7 +269,7 @@ def test_ancestral_sampling_is_ho_et_al_with_the_large_variance(name, clip):
     )
     betas = np.linspace(0.01, 0.2, steps)
     kept = _kept(betas)
-    x = normal_per_image(per_image_generators(SEEDS), (3, 8, 8), device=torch.device("cpu"))
+    x = normal_per_image(SEEDS, (3, 8, 8), device=torch.device("cpu"))
     for k, i in enumerate(reversed(range(steps))):
         before = kept[i - 1] if i else 1.0
         noise = unet(x, torch.full((3,), float(i)))

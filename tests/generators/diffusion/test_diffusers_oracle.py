@@ -16,7 +16,7 @@ from evalkit.generators.diffusion.heun import heun
 from evalkit.generators.diffusion.karras import KarrasProcess
 from evalkit.generators.diffusion.process import discrete_process
 from evalkit.generators.diffusion.samplers import ancestral, ddim, dpm_solver
-from evalkit.seeding import image_seeds, normal_per_image, per_image_generators
+from evalkit.seeding import image_seeds, normal_per_image
 
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "scaled-linear": "scaled_linear"}
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
@@ -193,7 +193,7 @@ def test_the_bundled_model_paints_what_diffusers_paints(monkeypatch, sampler, st
     )
     scheduler = _theirs(kind, "cosine", "v", timestep_spacing="trailing", **extra)
     scheduler.set_timesteps(steps)
-    x = normal_per_image(per_image_generators(seeds), (3, 32, 32), device=torch.device("cpu"))
+    x = normal_per_image(seeds, (3, 32, 32), device=torch.device("cpu"))
     with torch.no_grad():
         for t in scheduler.timesteps:
             at = t.expand(1)

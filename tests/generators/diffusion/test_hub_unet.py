@@ -101,7 +101,7 @@ def test_ddim_is_that_of_the_diffusers_pipeline() -> None:
     """Five of 20 steps from the same start, with its "leading" steps."""
     scheduler = DDIMScheduler(num_train_timesteps=20, beta_end=0.3)
     generator = build(_folder(scheduler), SamplingOptions(sampler="ddim", steps=5))
-    start = normal_per_image(per_image_generators(SEEDS), (3, 8, 8), device=torch.device("cpu"))
+    start = normal_per_image(SEEDS, (3, 8, 8), device=torch.device("cpu"))
     pipeline = DDIMPipeline(_unet(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(

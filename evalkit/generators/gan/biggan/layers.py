@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evalkit.generators.frozen import WeightLayer
 from evalkit.generators.gan.convolutional.spectral import iterated_norm
 
 
-class SpectralWeight(nn.Module):
+class SpectralWeight(WeightLayer[Tensor]):
     """A weight, its bias, the stored singular vector and the last logged singular value."""
 
     def __init__(self, *shape: int, bias: bool = True) -> None:
@@ -26,12 +27,16 @@ class SpectralWeight(nn.Module):
         self.register_buffer("u0", torch.randn(1, shape[0]))
         self.register_buffer("sv0", torch.ones(1))
 
-    @property
-    def normalised(self) -> Tensor:
-        """The weight over its spectral norm, which no reduced type may round."""
+    def derive(self) -> Tensor:
+        """Return the weight over its spectral norm, which no reduced type may round."""
         with torch.autocast(self.weight.device.type, enabled=False):
             unit: Tensor = self.weight / iterated_norm(self.weight, self.u0[0])
             return unit
+
+    @property
+    def normalised(self) -> Tensor:
+        """The normalised weight."""
+        return self.derived
 
 
 class SpectralLinear(SpectralWeight):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from evalkit.errors import CheckpointError
 from evalkit.generators.checkpoint import Checkpoint, load_weights
 from evalkit.generators.configuration import configure
+from evalkit.generators.frozen import WeightLayer
 from evalkit.generators.gan.convolutional.attention import weigh
 from evalkit.generators.gan.convolutional.plain import PlainGAN, completed
 from evalkit.generators.gan.convolutional.spectral import iterated_norm
@@ -46,7 +47,7 @@ class AttentiveConfig:
         return 64
 
 
-class NormalisedTransposed(nn.Module):
+class NormalisedTransposed(WeightLayer[Tensor]):
     """A transposed 4x4 convolution over its spectral norm, rows being *input* channels as in the wrapper."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, padding: int) -> None:
@@ -57,12 +58,16 @@ class NormalisedTransposed(nn.Module):
         self.weight_v = nn.Parameter(torch.randn(out_channels * 16))
         self.weight_bar = nn.Parameter(torch.randn(in_channels, out_channels, 4, 4) * 0.02)
 
-    @property
-    def weight(self) -> Tensor:
-        """``W / |W v|`` with ``v = u W / |u W|``, which no reduced type may round."""
+    def derive(self) -> Tensor:
+        """Return ``W / |W v|`` with ``v = u W / |u W|``, which no reduced type may round."""
         with torch.autocast(self.weight_bar.device.type, enabled=False):
             unit: Tensor = self.weight_bar / iterated_norm(self.weight_bar, self.weight_u)
             return unit
+
+    @property
+    def weight(self) -> Tensor:
+        """The normalised weight."""
+        return self.derived
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the normalised weight."""

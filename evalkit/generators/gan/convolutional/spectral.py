@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evalkit.generators.frozen import WeightLayer
+
 
 def iterated_norm(weight: Tensor, left: Tensor) -> Tensor:
     """Return ``|W v|`` with ``v = W^T u / |W^T u|``: one power iteration, of which nothing is kept.
@@ -24,7 +26,7 @@ def iterated_norm(weight: Tensor, left: Tensor) -> Tensor:
     return norm
 
 
-class SpectralWeight(nn.Module):
+class SpectralWeight(WeightLayer[Tensor]):
     """A weight, its bias and the singular vectors that were stored with it."""
 
     def __init__(self, *shape: int, bias: bool = True) -> None:
@@ -37,12 +39,16 @@ class SpectralWeight(nn.Module):
         self.register_buffer("weight_u", torch.randn(shape[0]))
         self.register_buffer("weight_v", torch.randn(rest))
 
-    @property
-    def weight(self) -> Tensor:
-        """The weight over its spectral norm, which no reduced type may round."""
+    def derive(self) -> Tensor:
+        """Return the weight over its spectral norm, which no reduced type may round."""
         with torch.autocast(self.weight_orig.device.type, enabled=False):
             flat = self.weight_orig.flatten(1)
             return self.weight_orig / torch.dot(self.weight_u, flat @ self.weight_v)
+
+    @property
+    def weight(self) -> Tensor:
+        """The normalised weight."""
+        return self.derived
 
 
 class SpectralLinear(SpectralWeight):

@@ -1,0 +1,160 @@
+"""Mean and covariance of 50 000 features of 2048 dimensions in float64 against numpy and torchmetrics.
+
+    python benchmarks/moments.py            50 000 rows in batches of 1000
+    python benchmarks/moments.py --curve    seconds against N and d, to moments_curve.csv
+
+A symmetric rank-k update of d x d counts n d^2 operations: half of a full product, whose rate is the ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from interleaved import OURS, Comparison, ceilings, interleaved, peak_memory, roofline, save
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from evalkit.accumulators.moments import MomentsAccumulator
+
+WIDTH, COUNT, BATCH = 2048, 50_000, 1000
+CURVE = Path(__file__).parent / "moments_curve.csv"
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class _Features(torch.nn.Module):
+    """Stands for a network whose features are its images."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def by_evalkit(x: Array) -> Array:
+    """Covariance by the accumulator, a batch at a time."""
+    moments = MomentsAccumulator()
+    for start in range(0, len(x), BATCH):
+        batch = x[start : start + BATCH]
+        moments.update(batch, np.arange(start, start + len(batch)))
+    return moments.covariance
+
+
+def by_numpy(x: Array) -> Array:
+    """Covariance of everything at once."""
+    return np.cov(x, rowvar=False, dtype=np.float64)
+
+
+def by_torchmetrics(x: Array) -> Array:
+    """FID's sums over batches, and the covariance that its ``compute`` makes of them."""
+    metric = FrechetInceptionDistance(feature=_Features(x.shape[1]))
+    for start in range(0, len(x), BATCH):
+        metric.update(torch.from_numpy(x[start : start + BATCH]), real=False)
+    mean = metric.fake_features_sum / len(x)
+    outer = len(x) * mean[:, None] @ mean[None]
+    return np.asarray(((metric.fake_features_cov_sum - outer) / (len(x) - 1)).numpy())
+
+
+CONTENDERS: Mapping[str, Callable[[Array], Array]] = {
+    OURS: by_evalkit,
+    "numpy.cov": by_numpy,
+    "torchmetrics": by_torchmetrics,
+}
+
+
+def features(count: int, width: int) -> Array:
+    """Float32 features."""
+    return np.random.default_rng([count, width]).standard_normal((count, width), dtype=np.float32)
+
+
+def with_offset() -> str:
+    """Error of each contender where the mean is 100 times the spread, against long double."""
+    x = np.random.default_rng(1).standard_normal((5000, 48)) + 100
+    wide = x.astype(np.longdouble)
+    wide -= wide.mean(axis=0)
+    exact = (wide.T @ wide / (len(x) - 1)).astype(np.float64)
+    found = {
+        name: float(np.linalg.norm(run(x) - exact) / np.linalg.norm(exact))
+        for name, run in CONTENDERS.items()
+    }
+    return "relative error with an offset of 100: " + ", ".join(f"{n} {e:.0e}" for n, e in found.items())
+
+
+def peak_of(name: str, count: int) -> None:
+    """Moments of batches that are made as they are needed, for :func:`peak_memory`."""
+    if name != OURS:
+        CONTENDERS[name](features(count, WIDTH))
+        return
+    moments = MomentsAccumulator()
+    for start in range(0, count, BATCH):
+        batch = features(BATCH, WIDTH)
+        moments.update(batch, np.arange(start, start + BATCH))
+    _ = moments.covariance
+
+
+def compare(rounds: int) -> tuple[Comparison, list[str]]:
+    """50 000 rows, and what each needs beside."""
+    x, ceiling = features(COUNT, WIDTH), ceilings()
+    found = interleaved(
+        f"mean and covariance of {COUNT} x {WIDTH} float32 features in float64, batches of {BATCH}",
+        {name: lambda run=run: run(x) for name, run in CONTENDERS.items()}, rounds=rounds,
+        target={"numpy.cov": 1.2, "torchmetrics": 2.5}, notes=[with_offset()],
+    )  # fmt: skip
+    line = roofline(
+        f"moments of {COUNT} x {WIDTH} (n d^2 operations)", operations=COUNT * WIDTH**2,
+        traffic=4 * COUNT * WIDTH, seconds=min(found.seconds[OURS]), ceiling=ceiling.float64,
+        memory=ceiling.memory,
+    )  # fmt: skip
+    peaks = {
+        f"evalkit {BATCH * 5}": peak_memory(peak_of, OURS, BATCH * 5),
+        f"evalkit {COUNT}": peak_memory(peak_of, OURS, COUNT),
+        f"numpy.cov {COUNT}, its features included": peak_memory(peak_of, "numpy.cov", COUNT),
+    }
+    told = ", ".join(f"{name} {peak / 1e6:.0f} MB" for name, peak in peaks.items())
+    return found, [line, f"peak memory: {told}"]
+
+
+def curve(path: Path) -> None:
+    """Seconds against N at 2048 dimensions, and against d at 10 000 rows: the better of two."""
+    shapes = [("N", n, (n, WIDTH)) for n in (1000, 2000, 5000, 10_000, 20_000, COUNT)]
+    shapes += [("d", d, (10_000, d)) for d in (64, 256, 512, 1024, 2048)]
+    rows: list[tuple[object, ...]] = [("axis", "size", "contender", "seconds")]
+    for axis, size, shape in shapes:
+        x = features(*shape)
+        for name, run in CONTENDERS.items():
+            seconds = []
+            for _ in range(2):
+                start = time.perf_counter()
+                run(x)
+                seconds.append(time.perf_counter() - start)
+            rows.append((axis, size, name, round(min(seconds), 5)))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    """Parse the flags and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--curve", action="store_true", help="write moments_curve.csv instead")
+    flags = parser.parse_args()
+    if flags.curve:
+        curve(CURVE)
+        return
+    found, lines = compare(flags.rounds)
+    print("\n".join([found.text(), *lines]))
+    save("moments", [found], lines=lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Sums of a kernel of products over blocks and subsets of rows, from one pass over the tiles of the products.
+
+A tile of kernel values is multiplied with a matrix of zeros and ones, one column for each block or subset of
+its columns, and the result summed over the blocks and subsets of its rows. However many sums are wanted,
+each product is computed once; that of a set with itself only on and above the diagonal.
+
+Nothing is ever subtracted, and what does not belong to a sum enters it as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from evalkit.numerics.arrays import Float64Array, IndexArray
+from evalkit.numerics.products import Products, product, products_of
+from evalkit.numerics.tiles import column_panels, panels, row_panels
+
+PIECE = 256  # rows of a tile that stay in a core's cache
+
+Kernel = Callable[[Float64Array], None]
+"""Makes kernel values of a tile of products, in place."""
+
+Indicators = tuple[Float64Array, Float64Array]
+"""Ones and zeros: which blocks and which subsets some rows belong to."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Members:
+    """Rows that belong to blocks and to subsets.
+
+    Attributes:
+        edges: ``[b + 1]`` where the blocks begin and end.
+        subsets: float64 ``[n, s]`` of ones and zeros.
+    """
+
+    edges: Sequence[int]
+    subsets: Float64Array
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], chosen: Sequence[IndexArray] = ()) -> Members:
+        """Blocks of these ``sizes``, and subsets of the ``chosen`` rows."""
+        edges = [0, *np.cumsum(sizes).tolist()]
+        subsets = np.zeros((edges[-1], len(chosen)))
+        for subset, rows in enumerate(chosen):
+            subsets[rows, subset] = 1
+        return cls(edges, subsets)
+
+    def indicators(self, part: slice) -> Indicators:
+        """Return the blocks and the subsets of the rows ``part``, float64 ``[rows, b]`` and ``[rows, s]``."""
+        rows = np.arange(part.start, part.stop)[:, None]
+        blocks = [(rows >= start) & (rows < stop) for start, stop in pairwise(self.edges)]
+        return np.concatenate(blocks, axis=1, dtype=np.float64), self.subsets[part]
+
+
+@dataclass(slots=True, eq=False)
+class Sums:
+    """Sums over pairs of rows: float64 ``[b, c]`` of each two blocks, float64 ``[s]`` of each subset."""
+
+    blocks: Float64Array
+    subsets: Float64Array
+
+    @classmethod
+    def empty(cls, rows: Members, columns: Members) -> Sums:
+        """Nothing summed yet."""
+        return cls(
+            np.zeros((len(rows.edges) - 1, len(columns.edges) - 1)), np.zeros(columns.subsets.shape[1])
+        )
+
+    def add(self, tile: Float64Array, rows: Indicators, columns: Indicators, *, twice: bool) -> None:
+        """Add kernel values ``[r, c]`` of rows and columns with these indicators.
+
+        Args:
+            tile: kernel values.
+            rows: blocks and subsets of its rows.
+            columns: of its columns.
+            twice: whether the tile stands for its mirror image as well.
+        """
+        blocks = rows[0].T @ product(tile, columns[0])
+        self.blocks += blocks + blocks.T if twice else blocks
+        # Apart from the blocks, so that their number cannot change a digit.
+        self.subsets += (2 if twice else 1) * np.einsum("is,is->s", rows[1], product(tile, columns[1]))
+
+
+def sums_within(
+    left: Float64Array, right: Callable[[Float64Array], Float64Array], kernel: Kernel, members: Members
+) -> Sums:
+    """Sum ``kernel(left @ right(left).T)``, a symmetric matrix, over ordered pairs of distinct rows.
+
+    Args:
+        left: float64 ``[n, d]``.
+        right: makes the other factor of some rows of ``left``.
+        kernel: of the product.
+        members: blocks and subsets of the rows.
+    """
+    sums, products = Sums.empty(members, members), products_of(left)
+    for columns in column_panels(len(left)):
+        other, theirs = right(left[columns]), members.indicators(columns)
+        # The diagonal is cleared, not subtracted: a single huge row would cancel everything else.
+        tile = products.tile(columns, other)
+        kernel(tile)
+        np.fill_diagonal(tile, 0.0)
+        sums.add(tile, theirs, theirs, twice=False)
+        for rows in row_panels(columns.start):
+            _add(sums, products, rows, other, kernel, members, theirs, twice=True)
+    return sums
+
+
+def sums_across(
+    left: Float64Array,
+    right: Callable[[slice], Float64Array],
+    kernel: Kernel,
+    members: Members,
+    others: Members,
+) -> Sums:
+    """Sum ``kernel(left @ right.T)`` over pairs of a row of ``left`` and one of ``right``.
+
+    Args:
+        left: float64 ``[n, d]``.
+        right: returns rows of the other factor ``[m, d]``.
+        kernel: of the product.
+        members: blocks and subsets of the rows of ``left``.
+        others: blocks of the other rows, and as many subsets.
+    """
+    sums, products = Sums.empty(members, others), products_of(left)
+    for columns in column_panels(others.edges[-1]):
+        other, theirs = right(columns), others.indicators(columns)
+        for rows in row_panels(len(left)):
+            _add(sums, products, rows, other, kernel, members, theirs, twice=False)
+    return sums
+
+
+def _add(
+    sums: Sums,
+    products: Products,
+    rows: slice,
+    other: Float64Array,
+    kernel: Kernel,
+    members: Members,
+    theirs: Indicators,
+    *,
+    twice: bool,
+) -> None:
+    tile, ours = products.tile(rows, other), members.indicators(rows)
+    for piece in panels(len(tile), PIECE):
+        kernel(tile[piece])
+    sums.add(tile, ours, theirs, twice=twice)

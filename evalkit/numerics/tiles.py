@@ -1,0 +1,130 @@
+"""Tiles of squared distances, and the few of their entries that are near enough to matter.
+
+    |x_i - y_j|^2 = [x_i, |x_i|^2, 1] . [-2 y_j, 1, |y_j|^2]
+
+so that one matrix product gives them, with no further pass over the tile. Of each tile one comparison picks
+the candidates: entries that may lie within a bound of their row or of their column. These few are made exact
+(by differences, where the product cancels), rounded to float32 and only then compared, as in
+:mod:`evalkit.numerics.distances`. The bounds are a little too wide, never too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
+from evalkit.numerics.distances import CANCELLATION, corrected
+
+ROWS, COLUMNS = 2048, 512  # of a tile: 8 MiB in float64
+# Passes are made over pieces that stay in a core's cache.
+PIECE_ENTRIES = 1 << 17
+# A product of d-dimensional rows errs by less than d * 1e-16 of the squared norms: this holds to d = 10^7.
+SLACK = 1e-8
+
+
+class Candidates(NamedTuple):
+    """Entries of a tile: int64 ``[h]`` rows and columns within it, float32 ``[h]`` distances."""
+
+    rows: IndexArray
+    columns: IndexArray
+    distances: Float32Array
+
+
+def joined(parts: Sequence[FloatArray]) -> FloatArray:
+    """Return the rows of all ``parts``; of one alone no copy is made."""
+    return parts[0] if len(parts) == 1 else cast("FloatArray", np.concatenate(parts))
+
+
+def left_form(x: FloatArray, centre: Float64Array) -> Float64Array:
+    """Return ``[x - centre, |x - centre|^2, 1]``, float64 ``[n, d + 2]``."""
+    n, d = x.shape
+    form = np.empty((n, d + 2))
+    for rows in column_panels(n):
+        part = form[rows]
+        part[:, :d] = x[rows]
+        part[:, :d] -= centre
+        np.einsum("ij,ij->i", part[:, :d], part[:, :d], out=part[:, d])
+        part[:, d + 1] = 1
+    return form
+
+
+def right_form(left: Float64Array) -> Float64Array:
+    """Return ``[-2 y, 1, |y|^2]`` of rows in the left form."""
+    form = np.multiply(left, -2)
+    form[:, -2] = 1
+    form[:, -1] = left[:, -2]
+    return form
+
+
+def panels(count: int, step: int) -> Iterator[slice]:
+    """Cut ``count`` rows into slices of ``step``."""
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def row_panels(count: int) -> Iterator[slice]:
+    """Cut the rows of a product into those of its tiles."""
+    return panels(count, ROWS)
+
+
+def column_panels(count: int) -> Iterator[slice]:
+    """Cut the columns of a product into those of its tiles."""
+    return panels(count, COLUMNS)
+
+
+def bound_of_at_most(distances: Float32Array, norms: Float64Array) -> Float64Array:
+    """Bound on the product's entries that may round to ``distances`` or less.
+
+    Args:
+        distances: float32 ``[n]``, infinity included.
+        norms: squared norms ``[n]`` of the points that they are measured from.
+    """
+    return _bound(distances, np.nextafter(distances, np.float32(np.inf)), norms)
+
+
+def bound_of_less_than(distances: Float32Array, norms: Float64Array) -> Float64Array:
+    """Bound on the product's entries that may round to less than ``distances``; none is less than 0."""
+    below = _bound(distances, np.nextafter(distances, np.float32(0)), norms)
+    return np.asarray(np.where(distances > 0, below, -np.inf))
+
+
+def bound_of_cancelled(norms: Float64Array) -> Float64Array:
+    """Bound by row on all entries that lie below CANCELLATION times both squared norms.
+
+    Rows so near to each other have squared norms within 1 % of each other.
+    """
+    return 2.1 * CANCELLATION * norms
+
+
+def _bound(distances: Float32Array, others: Float32Array, norms: Float64Array) -> Float64Array:
+    # What rounds to a float32 number lies within the middles between it and its neighbours.
+    reach = (distances.astype(np.float64) + others.astype(np.float64)) / 2
+    return np.asarray(reach**2 + SLACK * (norms + (np.sqrt(norms) + reach) ** 2))
+
+
+def candidates(
+    tile: Float64Array, x: Float64Array, y: Float64Array, *, rows: Float64Array, columns: Float64Array
+) -> Candidates:
+    """Return the entries of ``tile`` within the bound of their row or of their column, made exact.
+
+    Args:
+        tile: the product ``[n, m]``; what is returned is corrected in it.
+        x: its rows in the left form ``[n, d + 2]``.
+        y: its columns in the left form ``[m, d + 2]``.
+        rows: bounds ``[n]``.
+        columns: bounds ``[m]``.
+    """
+    width = tile.shape[1]
+    found = []
+    for piece in panels(len(tile), max(1, PIECE_ENTRIES // width)):
+        near = tile[piece] <= rows[piece, None]
+        near |= tile[piece] <= columns
+        found.append(np.flatnonzero(near) + piece.start * width)
+    flat = np.concatenate(found)
+    i, j = np.divmod(flat, width)
+    squared = corrected(tile[i, j], i, j, x, y)
+    tile[i, j] = squared
+    return Candidates(i, j, np.sqrt(squared).astype(np.float32))
