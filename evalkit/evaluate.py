@@ -93,7 +93,8 @@ def run(
     path = request.out / f"{record.run_id}.json"
     record.write(path)
     try:
-        record = _scored(job, plan, probes, record)
+        with products_on(str(device)):
+            record = _scored(job, plan, probes, record)
     except Decided as decided:
         record = replace(record, status="partial", notes=str(decided))
     except BaseException as error:
@@ -127,14 +128,12 @@ def _scored(job: _Run, plan: Plan, probes: Mapping[Planned, BuiltProbe], record:
     backends, met = _what_ran(job)
     for text in met:
         job.console.note(text)
-    with products_on("cpu" if job.device.type == "mps" else str(job.device)):  # mps has no float64
-        results = measure(plan, materials, probes, notify=job.console.note)
     return replace(
         record,
         status="complete",
         warnings=(*record.warnings, *met),
         protocol=protocol_info(plan, subject, materials=materials, probes=probes),
-        results=results,
+        results=measure(plan, materials, probes, notify=job.console.note),
         env={**record.env, "extractor_backend": backends},
         **_speed(job, plan, materials, warm),
     )

@@ -21,8 +21,9 @@ no part of a protocol. onnxruntime keeps a copy of the weights for each set of h
 a CPU only so far (EfficientNet-Lite0, 3e-7 from torch); it costs its compilation at the first chunk, and does
 not serve ``precision="fast"``, whose rounding a fused kernel may skip. VGG16 gains 1.3 at most from
 onnxruntime and would hold half a gigabyte of weights twice; the layers of transformers, whose time is large
-products, are not known to it. OpenVINO was measured too (benchmarks/extraction.py): it is no faster, takes
-three times the space, and its package brings one for telemetry.
+products, are not known to it. OpenVINO was measured too (benchmarks/extraction.py): it is up to a fifth
+faster still, but takes three times the space, and its package brings one for telemetry, which an offline tool
+should not.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ each, see :mod:`evalkit.numerics.neighbourhoods`) and one of the two, however mu
 remembered for the next generated set.
 
 Accepted trade-offs:
-    Products are float64. Float32 products with a bound on their error would halve the time of well spread
-    features and double that of clustered ones, where the bound decides too little.
+    Products are float64. Float32 ones, with a bound on their error and every undecided entry taken again in
+    float64, could be faster on well spread features; on clustered ones the bound decides too little.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array
@@ -80,6 +79,8 @@ def jackknife(
     Raises:
         InvalidInputError: fewer than two blocks, lengths differ, an empty block, or a value not finite.
     """
+    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s that a distance of two files does not need
+
     left_out, counts = _checked(value, without, sizes)
     if not 0 < level < 1:
         raise InvalidInputError(f"a confidence level lies between 0 and 1, not at {level}")

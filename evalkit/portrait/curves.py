@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evalkit.core import FeatureSet, IndexArray
 from evalkit.errors import EvalkitError
 from evalkit.metrics import compute_all
+from evalkit.numerics.products import products_on
 from evalkit.pages.report_facts import Picture
 from evalkit.plan import Planned
 from evalkit.portrait.page_parts import Side
@@ -159,10 +160,11 @@ def _score(sitter: Sitter, planned: Planned, features: NDArray[np.float32]) -> S
         features[np.concatenate([layout.indices(shard) for shard in block])] for block in layout.blocks()
     )
     try:
-        (score,) = compute_all(
-            [(planned.metric, FeatureSet(blocks), sitter.statistics)],
-            rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
-        )
+        with products_on("cpu"):  # as the record was computed, to the last digit where that was a CPU
+            (score,) = compute_all(
+                [(planned.metric, FeatureSet(blocks), sitter.statistics)],
+                rng=lambda: np.random.Generator(np.random.Philox(stream(0, "metric").integers(2**63))),
+            )
     except EvalkitError:  # too few images for this distance, or no features of single real ones
         return None
     return score
