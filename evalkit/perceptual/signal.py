@@ -30,7 +30,6 @@ from evalkit.spec import Spec
 DATA_RANGE: Final = 255
 _CPU_CHUNK: Final = 4
 _ACCELERATOR_CHUNK: Final = 64
-_EXACT: Final = 256  # squares of bytes whose sum float32 holds exactly: 256 * 255^2 < 2^24
 
 
 def float64_device(name: str) -> torch.device:
@@ -113,16 +112,12 @@ def _difference(generated: Tensor, reference: Tensor, channels: Channels) -> Ten
 
 def _mean_squares(difference: Tensor) -> Tensor:
     """Return float64 ``[n]``; the sum of squared bytes is exact, whatever its order."""
-    count = difference[0].numel()
-    if difference.dtype != torch.uint8:
-        return difference.flatten(1).square().sum(1) / count
-    rows = torch.zeros(-(-count // _EXACT), _EXACT, device=difference.device)
-    pixels = rows.flatten()[:count]
+    pixels = torch.empty(difference[0].shape, dtype=torch.float64, device=difference.device)
     sums = []
-    for picture in difference.flatten(1):  # through one buffer, which stays in the cache
-        pixels.copy_(picture)
-        sums.append(rows.square_().sum(1).sum(dtype=torch.float64))
-    return torch.stack(sums) / count
+    for picture in difference:  # through one buffer, which stays in the cache
+        flat = pixels.copy_(picture).flatten()
+        sums.append(torch.dot(flat, flat))
+    return torch.stack(sums) / pixels.numel()
 
 
 def build_psnr(facts: PairMeasureFacts, *, weights: Path | None, device: str) -> Psnr:
