@@ -6,9 +6,9 @@ It takes one product of the reference with itself and one of the generated rows 
 each, see :mod:`evalkit.numerics.neighbourhoods`) and one of the two, however much is asked. The first is
 remembered for the next generated set.
 
-Accepted trade-offs:
-    Products are float64. Float32 ones, with a bound on their error and every undecided entry taken again in
-    float64, could be faster on well spread features; on clustered ones the bound decides too little.
+Products are float32 with everything undecided taken again in float64 (:mod:`evalkit.numerics.screen`): half
+the time on well spread features. Where too much is undecided, as in sets with many near copies, and where
+all distances are read, for realism and authenticity, they are float64.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from evalkit.numerics.arrays import (
 )
 from evalkit.numerics.manifolds import Balls, ResampledScores, Tally
 from evalkit.numerics.neighbourhoods import Rows, neighbourhoods
+from evalkit.numerics.products import product
 from evalkit.numerics.remembered import remembered
+from evalkit.numerics.screened_pass import ScreenedPass
 from evalkit.numerics.tiles import (
     PIECE_ENTRIES,
+    Candidates,
     bound_of_at_most,
     bound_of_cancelled,
     candidates,
@@ -102,7 +105,7 @@ def compare(
         tallies = [Tally.empty(kind, sizes, own, radii[kind.k]) for kind in dict.fromkeys(balls)]
     deepest = {k: _Deepest.of(len(ours), radii[k]) for k in realism}
     nearest = _Nearest.of(len(ours)) if authentic else None
-    _Pass(rows, theirs, centre, tallies, [*deepest.values(), *([nearest] if nearest else [])]).run()
+    _Pass(rows, theirs, tallies, [*deepest.values(), *([nearest] if nearest else [])]).run()
     return Compared(
         {tally.balls: tally.resampled() for tally in tallies},
         {k: found.score for k, found in deepest.items()},
@@ -164,30 +167,44 @@ class _Pass:
 
     rows: Rows
     reference: FloatArray
-    centre: Float64Array
     tallies: Sequence[Tally]
     dense: Sequence[_Nearest | _Deepest]
 
     def run(self) -> None:
-        norms, number = self.rows.norms, self.rows.number
-        # Where all distances are read, all that cancel must be corrected.
-        reach = bound_of_cancelled(norms) if self.dense else np.full(len(norms), -np.inf)
-        if self.tallies:
-            widest = np.maximum.reduce([tally.largest for tally in self.tallies])[number]
-            reach = np.maximum(reach, bound_of_at_most(widest, norms))
+        if not self.dense and (screened := self.rows.screened):
+            ScreenedPass(self.rows, self.reference, screened, self.tallies, self._tile).run()
+            return
+        number = self.rows.number
+        reach = self._reach(self.rows.double[:, -2], slice(None))
         for columns in column_panels(len(self.reference)):
-            theirs = left_form(self.reference[columns], self.centre)
+            theirs = left_form(self.reference[columns], self.rows.centre)
             right = right_form(theirs)
-            around = self._around(columns, theirs[:, -2])
-            for part in row_panels(len(norms)):
+            around = self._around(theirs[:, -2], columns)
+            for part in row_panels(len(number)):
                 tile = self.rows.products.tile(part, right)
-                found = candidates(tile, self.rows.form[part], theirs, rows=reach[part], columns=around)
+                found = candidates(tile, self.rows.double[part], theirs, rows=reach[part], columns=around)
                 for tally in self.tallies:
                     tally.add(number[part][found.rows], found.columns + columns.start, found.distances)
                 if self.dense:
                     self._read(tile, number[part], columns.start)
 
-    def _around(self, columns: slice, norms: Float64Array) -> Float64Array:
+    def _tile(self, part: slice, columns: slice) -> Candidates:
+        """Candidates of a single tile by float64 products."""
+        ours = left_form(self.rows.x[self.rows.number[part]], self.rows.centre)
+        theirs = left_form(self.reference[columns], self.rows.centre)
+        tile = product(ours, right_form(theirs).T)
+        reach, around = self._reach(ours[:, -2], part), self._around(theirs[:, -2], columns)
+        return candidates(tile, ours, theirs, rows=reach, columns=around)
+
+    def _reach(self, norms: Float64Array, part: slice) -> Float64Array:
+        # Where all distances are read, all that cancel must be corrected.
+        reach = bound_of_cancelled(norms) if self.dense else np.full(len(norms), -np.inf)
+        if self.tallies:
+            widest = np.maximum.reduce([tally.largest for tally in self.tallies])[self.rows.number[part]]
+            reach = np.maximum(reach, bound_of_at_most(widest, norms))
+        return reach
+
+    def _around(self, norms: Float64Array, columns: slice) -> Float64Array:
         if not self.tallies:
             return np.full(len(norms), -np.inf)
         widest = np.maximum.reduce([tally.reference_radii[columns] for tally in self.tallies])

@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.numerics.arrays import Float64Array
 
 if TYPE_CHECKING:
     import torch
+
+F = TypeVar("F", np.float32, np.float64)
 
 _device: ContextVar[str | None] = ContextVar("device of large products", default=None)
 
@@ -41,18 +44,30 @@ def products_on(device: str) -> Iterator[None]:
         _device.reset(token)
 
 
-class Products(Protocol):
+class Products(Protocol[F]):
     """Products of one set of rows ``[n, d]`` with tiles of others."""
 
-    def tile(self, rows: slice, right: Float64Array) -> Float64Array:
+    def tile(self, rows: slice, right: NDArray[F]) -> NDArray[F]:
         """Return ``left[rows] @ right.T``, valid until the next call."""
         ...
 
 
-def products_of(left: Float64Array) -> Products:
-    """Return what multiplies rows of ``left`` ``[n, d]`` float64, where the context says."""
+def on_accelerator() -> bool:
+    """Whether the context computes products elsewhere than in this machine's memory."""
     device = _device.get()
-    return _NumpyProducts(left) if device is None else _TorchProducts(left, device)
+    return device is not None and device != "cpu"
+
+
+def products_of(left: NDArray[F]) -> Products[F]:
+    """Return what multiplies rows of ``left`` ``[n, d]`` in their own precision, where the context says.
+
+    Float32 products are rounded as float32, never as bfloat16 or TF32: where torch is set to do that, numpy
+    multiplies.
+    """
+    device = _device.get()
+    if device is None or (left.dtype == np.float32 and not _torch_keeps_float32()):
+        return _NumpyProducts(left)
+    return _TorchProducts(left, device)
 
 
 def product(left: Float64Array, right: Float64Array) -> Float64Array:
@@ -63,31 +78,37 @@ def product(left: Float64Array, right: Float64Array) -> Float64Array:
     return _TorchProducts(left, device).tile(slice(None), right.T)
 
 
-class _NumpyProducts:
-    def __init__(self, left: Float64Array) -> None:
-        self._left = left
-        self._buffer = np.empty(0)
+def _torch_keeps_float32() -> bool:
+    import torch  # noqa: PLC0415 - only where the context asks for it
 
-    def tile(self, rows: slice, right: Float64Array) -> Float64Array:
+    return torch.get_float32_matmul_precision() == "highest"
+
+
+class _NumpyProducts(Generic[F]):
+    def __init__(self, left: NDArray[F]) -> None:
+        self._left: NDArray[F] = left
+        self._buffer: NDArray[F] = np.empty(0, dtype=left.dtype)
+
+    def tile(self, rows: slice, right: NDArray[F]) -> NDArray[F]:
         left = self._left[rows]
         size = len(left) * len(right)
         # One buffer: fresh memory for every tile costs as much as a pass over it.
         if self._buffer.size < size:
-            self._buffer = np.empty(size)
+            self._buffer = np.empty(size, dtype=left.dtype)
         out = self._buffer[:size].reshape(len(left), len(right))
         return np.asarray(np.matmul(left, right.T, out=out))
 
 
-class _TorchProducts:
-    def __init__(self, left: Float64Array, device: str) -> None:
+class _TorchProducts(Generic[F]):
+    def __init__(self, left: NDArray[F], device: str) -> None:
         import torch  # noqa: PLC0415 - only where the context asks for it
 
         self._from_numpy, self._multiply = torch.from_numpy, torch.matmul
         self._device = device
-        self._left = torch.from_numpy(left).to(device)
-        self._buffer = torch.empty(0, dtype=torch.float64, device=device)
+        self._left: torch.Tensor = torch.from_numpy(left).to(device)
+        self._buffer = self._left.new_empty(0)
 
-    def tile(self, rows: slice, right: Float64Array) -> Float64Array:
+    def tile(self, rows: slice, right: NDArray[F]) -> NDArray[F]:
         left = self._left[rows]
         other: torch.Tensor = self._from_numpy(right).to(self._device)
         size = len(left) * len(other)

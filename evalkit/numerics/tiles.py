@@ -11,14 +11,18 @@ the candidates: entries that may lie within a bound of their row or of their col
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
 from evalkit.numerics.distances import CANCELLATION, corrected
 
+F = TypeVar("F", np.float32, np.float64)
+
 ROWS, COLUMNS = 2048, 512  # of a tile: 8 MiB in float64
+FORMED = 64  # rows that are centred at a time
 # Passes are made over pieces that stay in a core's cache.
 PIECE_ENTRIES = 1 << 17
 # A product of d-dimensional rows errs by less than d * 1e-16 of the squared norms: this holds to d = 10^7.
@@ -51,9 +55,27 @@ def left_form(x: FloatArray, centre: Float64Array) -> Float64Array:
     return form
 
 
-def right_form(left: Float64Array) -> Float64Array:
+def single_form(
+    x: FloatArray, order: IndexArray | slice, centre: Float64Array
+) -> tuple[Float32Array, Float64Array]:
+    """Return ``x[order]`` in the left form rounded to float32, and the squared norms before that, float64."""
+    rows = np.arange(len(x))[order]
+    n, d = len(rows), x.shape[1]
+    form, norms, wide = np.empty((n, d + 2), dtype=np.float32), np.empty(n), np.empty((FORMED, d))
+    for part in panels(n, FORMED):
+        centred = wide[: part.stop - part.start]
+        centred[:] = x[rows[part]]
+        centred -= centre
+        np.einsum("ij,ij->i", centred, centred, out=norms[part])
+        form[part, :d] = centred
+    form[:, d] = norms
+    form[:, d + 1] = 1
+    return form, norms
+
+
+def right_form(left: NDArray[F]) -> NDArray[F]:
     """Return ``[-2 y, 1, |y|^2]`` of rows in the left form."""
-    form = np.multiply(left, -2)
+    form = np.multiply(left, left.dtype.type(-2))
     form[:, -2] = 1
     form[:, -1] = left[:, -2]
     return form
@@ -82,12 +104,12 @@ def bound_of_at_most(distances: Float32Array, norms: Float64Array) -> Float64Arr
         distances: float32 ``[n]``, infinity included.
         norms: squared norms ``[n]`` of the points that they are measured from.
     """
-    return _bound(distances, np.nextafter(distances, np.float32(np.inf)), norms)
+    return _bound(rounding_interval(distances)[1], norms)
 
 
 def bound_of_less_than(distances: Float32Array, norms: Float64Array) -> Float64Array:
     """Bound on the product's entries that may round to less than ``distances``; none is less than 0."""
-    below = _bound(distances, np.nextafter(distances, np.float32(0)), norms)
+    below = _bound(rounding_interval(distances)[0], norms)
     return np.asarray(np.where(distances > 0, below, -np.inf))
 
 
@@ -99,9 +121,14 @@ def bound_of_cancelled(norms: Float64Array) -> Float64Array:
     return 2.1 * CANCELLATION * norms
 
 
-def _bound(distances: Float32Array, others: Float32Array, norms: Float64Array) -> Float64Array:
-    # What rounds to a float32 number lies within the middles between it and its neighbours.
-    reach = (distances.astype(np.float64) + others.astype(np.float64)) / 2
+def rounding_interval(distances: Float32Array) -> tuple[Float64Array, Float64Array]:
+    """Return what rounds to these float32 numbers: from the middle below to the middle above, float64."""
+    exact = distances.astype(np.float64)
+    below, above = (np.nextafter(distances, np.float32(end)).astype(np.float64) for end in (0, np.inf))
+    return (exact + below) / 2, (exact + above) / 2
+
+
+def _bound(reach: Float64Array, norms: Float64Array) -> Float64Array:
     return np.asarray(reach**2 + SLACK * (norms + (np.sqrt(norms) + reach) ** 2))
 
 

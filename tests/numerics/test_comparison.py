@@ -14,6 +14,7 @@ from evalkit.numerics.comparison import compare, nearest_distances
 from evalkit.numerics.distances import nearest_other_rows, nearest_rows
 from evalkit.numerics.manifolds import Balls, ManifoldScores
 from evalkit.numerics.mmd import kernel_sums_and_subsets
+from evalkit.numerics.neighbourhoods import PROBED
 from evalkit.numerics.products import products_on
 
 KINDS = ("normal", "grid", "copies", "constant", "near copies", "wide", "narrow", "sorted", "offset")
@@ -139,12 +140,12 @@ def test_the_whole_family_makes_every_product_once(multiplied, monkeypatch):
         return compute_all([(METRICS[name](), generated, bank) for name in names], rng=np.random.default_rng)
 
     together = scores(NAMES)
-    # Half of each square, the squares on its diagonal whole.
-    squares = (n * n + m * m) / 2 + 30 * (n + m) / 2
+    # Half of each square, the squares on its diagonal whole; a probe of both sides.
+    squares = (n * n + m * m) / 2 + 30 * (n + m) / 2 + 2 * PROBED**2
     assert n * m + (n * n + m * m) / 2 <= sum(multiplied) <= n * m + squares
     multiplied.clear()
     assert scores(NAMES[:5]) == together[:5]  # error bars of 20 blocks and all
-    assert sum(multiplied) <= n * m + (n * n + 30 * n) / 2  # the reference's own are remembered
+    assert sum(multiplied) <= n * m + (n * n + 30 * n) / 2 + PROBED**2  # the reference's own are remembered
     multiplied.clear()
     assert scores(NAMES[5:]) == together[5:]
     assert sum(multiplied) == n * m
