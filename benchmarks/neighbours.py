@@ -88,15 +88,15 @@ def agreement(generated: Features, reference: Features, *, with_prdc: bool) -> s
 
 
 def products(n: int, m: int, seconds: float, work: str) -> str:
-    """Roofline of the products: two halves and a whole, each set read once."""
+    """Roofline of the products in float32: two halves and a whole, each set read once."""
     pairs = (n * n + m * m) / 2 + n * m
     top = ceilings()
     return roofline(
         work,
         operations=2 * pairs * WIDTH,
-        traffic=8 * (n + m) * WIDTH * 2,
+        traffic=4 * (n + m) * WIDTH * 2,
         seconds=seconds,
-        ceiling=top.float64,
+        ceiling=top.float32,
         memory=top.memory,
     )
 
@@ -174,21 +174,21 @@ def curve(rounds: int) -> None:
     contenders: dict[str, Callable[[Features, Features], object]] = {
         "evalkit": ours, "torch-fidelity": theirs_fidelity, "prdc": theirs_prdc,
     }  # fmt: skip
+    works = [("N", n, n, WIDTH) for n in (1000, 2000, 5000, 10_000)]
+    works += [("d", width, 5000, width) for width in (64, 256, 1024, WIDTH)]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["contender", "n", "m", "d", "seconds"])
-        for n, width in [
-            *((n, WIDTH) for n in (1000, 2000, 5000, 10_000)),
-            *((5000, d) for d in (64, 256, 1024)),
-        ]:
+        table.writerow(["work", "variable", "at", "contender", "seconds"])
+        for variable, at, n, width in works:
+            work = f"neighbours, {'d = 2048' if variable == 'N' else '5 000 x 5 000'}"
             x, y = features(n, 1, width), features(n, 0, width)
             compared = interleaved(
                 f"{n} x {n}, {width}-d", {name: partial(call, x, y) for name, call in contenders.items()},
-                rounds=min(rounds, 3) if n > 5000 else rounds, warm_up=n <= 5000,
+                rounds=min(rounds, 3), warm_up=n <= 5000,
             )  # fmt: skip
             print(compared.text(), flush=True)
             for name, seconds in compared.seconds.items():
-                table.writerow([name, n, n, width, f"{np.median(seconds):.5f}"])
+                table.writerow([work, variable, at, name, f"{np.median(seconds):.5f}"])
 
 
 def finish(name: str, comparisons: list[Comparison], lines: list[str]) -> None:
