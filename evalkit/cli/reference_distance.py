@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -31,7 +32,9 @@ def distance(a: str, b: str, head: str | None, form: str) -> None:
     evalkit reference distance mine.npz cifar10.npz
     evalkit reference distance cifar10-jpeg-train cifar10-jpeg-test --head pooled
     """
-    facts = _measured(load_reference(a), load_reference(b), head)
+    with ThreadPoolExecutor(2) as pool:  # reading, digests and Cholesky leave the interpreter free
+        one, other = pool.map(load_reference, (a, b))
+    facts = _measured(one, other, head)
     if form == "json":
         click.echo(json.dumps(facts, ensure_ascii=False))
         return

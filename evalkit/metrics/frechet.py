@@ -8,7 +8,7 @@ blocks of a score: ``jackknife(score.value, score.blocks, sizes=score.block_size
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import ClassVar
@@ -45,7 +45,7 @@ from evalkit.numerics.extrapolation import (
     extrapolated,
     spectrum_shifts,
 )
-from evalkit.numerics.leave_out import Rest, Whole, rests_without
+from evalkit.numerics.leave_out import Whole, distances_without, rests_without
 from evalkit.numerics.resampling import second_degree_share_of_some
 from evalkit.spec import Better, Score, Spec
 
@@ -216,24 +216,24 @@ def without_neighbours(blocks: Sequence[FloatArray], target: GaussianFactor) -> 
             found[first::2] = frechet_without_blocks(features, edges[first::2], target)
         return found.tolist()
     pairs = [(first, first + 1) for first in range(groups - 1)]
-    return [rest.distance for rest in _rests(blocks, pairs, target, moments_of(blocks))]
+    whole = _whole(moments_of(blocks))
+    found = distances_without(blocks, pairs, target, whole=whole, measure=_plainly(blocks, target))
+    return [float(distance) for distance in found]
 
 
-def _rests(
-    blocks: Sequence[FloatArray],
-    left_out: Sequence[Sequence[int]],
-    target: GaussianFactor,
-    moments: MomentsAccumulator,
-) -> Iterator[Rest]:
-    """What is left without each of some groups of blocks, in one batch."""
+def _whole(moments: MomentsAccumulator) -> Whole:
+    return Whole(moments.count, moments.mean, moments.covariance)
+
+
+def _plainly(blocks: Sequence[FloatArray], target: GaussianFactor) -> Callable[[Sequence[int]], float]:
+    """What measures the distance without some of the blocks by itself."""
 
     def measure(group: Sequence[int]) -> float:
         rest = moments_of([block for number, block in enumerate(blocks) if number not in group])
         cov = rest.covariance
         return frechet_distance_to(target, mean=rest.mean, cov=cov, relative_error=LEAVE_OUT_ERROR)
 
-    whole = Whole(moments.count, moments.mean, moments.covariance)
-    return rests_without(blocks, left_out, target, whole=whole, measure=measure)
+    return measure
 
 
 def _refusal(generated: FeatureSet, target: GaussianFactor, at: Sequence[float]) -> str:
@@ -262,11 +262,12 @@ def distances(generated: FeatureSet, target: GaussianFactor, *, at: Sequence[flo
     if not resampled:
         return ShiftedDistances(value, shift, np.zeros(0), nothing)
     singles = [(block,) for block in range(len(sizes))]
-    rests = list(_rests(generated.blocks, singles, target, moments))
-    shifts = [
-        spectrum_shifts(rest.eigenvalues, trace=rest.trace, count=rest.count, at=at) if at else np.zeros(0)
-        for rest in rests
-    ]
+    whole, measure = _whole(moments), _plainly(generated.blocks, target)
+    if not at:
+        without = distances_without(generated.blocks, singles, target, whole=whole, measure=measure)
+        return ShiftedDistances(value, shift, without, np.zeros((len(sizes), 0)))
+    rests = list(rests_without(generated.blocks, singles, target, whole=whole, measure=measure))
+    shifts = [spectrum_shifts(rest.eigenvalues, trace=rest.trace, count=rest.count, at=at) for rest in rests]
     return ShiftedDistances(value, shift, np.array([rest.distance for rest in rests]), np.stack(shifts))
 
 

@@ -22,11 +22,10 @@ from evalkit.numerics.frechet import (
     gaussian_factor_from_features,
 )
 from evalkit.numerics.interpolation import lerp, slerp
-from evalkit.numerics.leave_out import frechet_without_blocks
+from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
+from evalkit.numerics.leave_out_few import frechet_without_blocks
 from evalkit.numerics.linalg import psd_factor, sqrtm_psd
 from evalkit.numerics.mmd import (
-    KernelSums,
-    SubsetEstimate,
     kernel_distance,
     kernel_distance_subsets,
     kernel_sums,

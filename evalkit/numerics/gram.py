@@ -135,7 +135,7 @@ def sums_across(
 
 def _add(
     sums: Sums,
-    products: Products,
+    products: Products[np.float64],
     rows: slice,
     other: Float64Array,
     kernel: Kernel,

@@ -1,4 +1,4 @@
-"""Leave-one-block-out Fréchet distances in one batch: only the eigenvalues are found anew for each block.
+"""Leave-one-block-out Fréchet distances in one batch, from one projection of all rows.
 
 Without some rows, the centred second moment of the others is that of all, less that of the rows about the
 common mean, less a term of rank one (Chan, Golub & LeVeque 1979, eq. 2.1, solved for one part)::
@@ -7,7 +7,9 @@ common mean, less a term of rank one (Chan, Golub & LeVeque 1979, eq. 2.1, solve
 
 With ``S_reference = F F^T`` the nuclear norm needs the eigenvalues of ``F^T M2_rest F``. ``F^T M2 F`` is
 formed once, ``(x - m)^T F`` once for each row, so that a block costs a thin symmetric update and its
-eigenvalues. With no more rows than dimensions the Gram matrix of the rows takes the place of ``F^T M2 F``.
+eigenvalues. Where the spectrum of the rest is not asked for, its eigenvalues are not found either: the
+nuclear norm follows from determinants (:mod:`evalkit.numerics.downdates`). With no more rows than dimensions
+see :mod:`evalkit.numerics.leave_out_few`.
 
 Accepted trade-offs: what is subtracted cancels where one block holds most of the variance. The error is
 bounded by the largest eigenvalue of all rows, and a block that it does not prove good to
@@ -18,24 +20,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import blas
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics.arrays import Float64Array, FloatArray, checked_features
+from evalkit.numerics.arrays import Float64Array, FloatArray
+from evalkit.numerics.downdates import RULE_SHARE, Spectrum, without_rows, worth_it
 from evalkit.numerics.frechet import (
     GRADED_ERROR,
     LEAVE_OUT_ERROR,
     ROUNDING,
     SMALL,
     GaussianFactor,
-    frechet_distance_between,
-    gaussian_factor_from_features,
 )
-from evalkit.numerics.linalg import lower_gram, root_sum, symmetric_eigenvalues
+from evalkit.numerics.linalg import root_sum, symmetric_eigenvalues
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,11 +90,8 @@ def rests_without(
     Raises:
         InvalidInputError: the dimensions differ, or fewer than two rows are left.
     """
-    if len(whole.mean) != len(reference.mean):
-        raise InvalidInputError(f"{len(whole.mean)} features against {len(reference.mean)} of the reference")
     freedom = whole.count - 1
-    projected = reference.project(reference.project(whole.covariance).T) * freedom
-    projected = np.asfortranarray(projected)
+    projected = _projected(whole, reference)
     total = float(np.trace(whole.covariance)) * freedom
     largest = float(np.linalg.norm(projected))  # Frobenius: a bound of the largest eigenvalue
     offset = whole.mean - reference.mean
@@ -117,6 +114,73 @@ def rests_without(
         yield Rest(left + 1, distance, trace, spectrum)
 
 
+def distances_without(
+    blocks: Sequence[FloatArray],
+    left_out: Sequence[Sequence[int]],
+    reference: GaussianFactor,
+    *,
+    whole: Whole,
+    measure: Callable[[Sequence[int]], float],
+) -> Float64Array:
+    """Distances of :func:`rests_without`, without the spectra; 2 to 3 times as fast for many small groups.
+
+    Args and errors: as there.
+
+    Returns:
+        float64 ``[len(left_out)]``.
+    """
+    slow = partial(rests_without, blocks, reference=reference, whole=whole, measure=measure)
+    largest = max((sum(len(blocks[block]) for block in group) for group in left_out), default=0) + 1
+    spectrum = None
+    if worth_it(largest, rank=reference.rank, groups=len(left_out)):
+        inner = _projected(whole, reference)
+        spectrum = Spectrum.of(inner, relative_error=GRADED_ERROR if reference.graded else 1.0)
+    if spectrum is None or not spectrum.serves(LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear)):
+        return np.asarray([rest.distance for rest in slow(left_out=left_out)])
+    found = np.empty(len(left_out))
+    rows = [[blocks[block] for block in group] for group in left_out]
+    for number, (distance, proven) in enumerate(_by_determinants(rows, reference, whole, spectrum)):
+        found[number] = distance
+        if not proven:
+            (rest,) = slow(left_out=[left_out[number]])
+            found[number] = rest.distance
+    return found
+
+
+def _apart(whole: Whole, reference: GaussianFactor, nuclear: float) -> float:
+    """The distance of all rows, in units of ``nuclear``, the sum of roots of :func:`_projected`."""
+    offset, freedom = whole.mean - reference.mean, whole.count - 1
+    traces = float(np.trace(whole.covariance)) + reference.trace
+    return float((float(offset @ offset) + traces) * np.sqrt(freedom) - 2 * nuclear)
+
+
+def _by_determinants(
+    groups: Sequence[Sequence[FloatArray]], reference: GaussianFactor, whole: Whole, spectrum: Spectrum
+) -> Iterator[tuple[float, bool]]:
+    """Yield the distance without the rows of each group, and whether it is proven good enough."""
+    freedom = whole.count - 1
+    total = float(np.trace(whole.covariance)) * freedom
+    turn = np.asfortranarray(reference.factor @ spectrum.vectors)
+    rule = spectrum.rule(RULE_SHARE * LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear))
+    for group in groups:
+        rows, moved = _left_rows(group, whole)
+        left = freedom - len(rows) + 1
+        nuclear, error = without_rows(spectrum, rows @ turn, rule)
+        at = whole.mean - reference.mean - moved
+        traces = (total - float(np.vdot(rows, rows))) / left + reference.trace
+        distance = float(at @ at) + traces - 2 * nuclear / np.sqrt(left)
+        rounding = ROUNDING * (total / left + reference.trace)
+        yield distance, bool(2 * error / np.sqrt(left) + rounding <= LEAVE_OUT_ERROR * distance)
+
+
+def _projected(whole: Whole, reference: GaussianFactor) -> Float64Array:
+    """``F^T M2 F`` of all rows, float64 ``[r, r]`` in Fortran order."""
+    if len(whole.mean) != len(reference.mean):
+        raise InvalidInputError(f"{len(whole.mean)} features against {len(reference.mean)} of the reference")
+    projected = reference.project(reference.project(whole.covariance).T) * (whole.count - 1)
+    return np.asfortranarray(projected)
+
+
 def _left_rows(blocks: Sequence[FloatArray], whole: Whole) -> tuple[Float64Array, Float64Array]:
     """Rows ``[m + 1, d]`` whose Gram matrix is to be subtracted, and how far the mean moves down."""
     count = sum(map(len, blocks))
@@ -137,60 +201,3 @@ def _downdated(matrix: Float64Array, rows: Float64Array) -> Float64Array:
         return matrix
     updated = blas.dsyrk(-1.0, np.ascontiguousarray(rows).T, beta=1.0, c=matrix, lower=1)
     return np.asarray(updated, dtype=np.float64)
-
-
-def frechet_without_blocks(
-    features: NDArray[np.generic], edges: Sequence[int], reference: GaussianFactor
-) -> Float64Array:
-    """Leave-one-block-out Fréchet distances of features with ``n <= d`` (right for any n, fast for those).
-
-    The Gram matrix ``G = X S_reference X^T`` is formed once; without a block, the nuclear norm needs only the
-    re-centred submatrix of ``G`` (the reflector of :func:`gaussian_factor_from_features` on both sides).
-
-    Args:
-        features: float ``[n, d]``.
-        edges: ``[blocks + 1]`` increasing row numbers from 0 to n.
-        reference: the other side.
-
-    Returns:
-        float64 ``[blocks]``.
-
-    Raises:
-        InvalidInputError: wrong shapes, non-finite values, or fewer than 2 rows left without a block.
-    """
-    checked = checked_features(features, "features", minimum=2)
-    if checked.shape[1] != len(reference.mean):
-        raise InvalidInputError(f"{checked.shape[1]} features against {len(reference.mean)} of the reference")
-    mean = checked.mean(axis=0, dtype=np.float64)
-    centred = checked - mean
-    lower = np.tril(lower_gram(reference.project(centred)))
-    gram = lower + np.tril(lower, -1).T
-    squares = np.einsum("ij,ij->i", centred, centred)
-    other = reference.trace
-    distances = np.empty(len(edges) - 1)
-    for block, (start, stop) in enumerate(pairwise(edges)):
-        keep = np.r_[0:start, stop : len(checked)]
-        if len(keep) < 2:
-            raise InvalidInputError(f"features without a block has {len(keep)} rows; at least 2 are needed")
-        nuclear, error = root_sum(symmetric_eigenvalues(_reflected(gram[np.ix_(keep, keep)]), overwrite=True))
-        moved = centred[start:stop].sum(axis=0) / len(keep)
-        spread = float(squares[keep].sum()) - len(keep) * float(moved @ moved)
-        traces = spread / (len(keep) - 1) + other
-        scale = 2 / np.sqrt(len(keep) - 1)
-        at = mean - moved - reference.mean
-        distance = float(at @ at) + traces - scale * nuclear
-        if scale * error + ROUNDING * traces > LEAVE_OUT_ERROR * distance:
-            distance = frechet_distance_between(gaussian_factor_from_features(checked[keep]), reference)
-        distances[block] = distance
-    return distances
-
-
-def _reflected(gram: Float64Array) -> Float64Array:
-    """Gram matrix of the n - 1 centred, rotated rows, from that of the n rows themselves."""
-    count = len(gram)
-    weights = np.full(count, 1 / np.sqrt(count))
-    weights[0] += 1
-    weights /= np.sqrt(count) + 1
-    shift = gram @ weights
-    moved = gram - shift[:, None] - shift[None, :] + float(weights @ shift)
-    return np.asarray(moved[1:, 1:], dtype=np.float64)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, eigvalsh, lapack
+from scipy.linalg import blas, eigh, eigvalsh, lapack
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, IndexArray
@@ -235,6 +235,19 @@ def symmetric_eigenvalues(matrix: Float64Array, *, overwrite: bool = False) -> F
         eigvalsh(array, lower=lower, driver="evd", overwrite_a=overwrite, check_finite=False),
         dtype=np.float64,
     )
+
+
+def symmetric_eigenvectors(matrix: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, of which only the lower triangle is read.
+
+    Args:
+        matrix: float64 ``[d, d]``, ``d >= 1``.
+
+    Returns:
+        float64 ``[d]`` in ascending order, and ``[d, d]``, a column each.
+    """
+    values, vectors = eigh(matrix, lower=True, driver="evd", check_finite=False)
+    return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
 
 
 def lower_gram(matrix: Float64Array) -> Float64Array:

@@ -4,23 +4,43 @@
     MMD^2   = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j)
                                                                       (Gretton et al. 2012, eq. 3)
 
-Products and sums are float64. The estimate may be negative, and then stays so.
+Products and sums are float64; of large sets of float32 features the products are float32, where that is
+measured to move the result by less than 1e-6 of itself (:mod:`evalkit.numerics.single_sums`). The estimate
+may be negative, and then stays so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import InvalidInputError
-from evalkit.numerics.arrays import Float64Array, FloatArray, IndexArray, checked_features, same_width
+from evalkit.numerics.arrays import (
+    Float32Array,
+    Float64Array,
+    FloatArray,
+    IndexArray,
+    checked_features,
+    same_width,
+)
 from evalkit.numerics.gram import Members, Sums, sums_across, sums_within
+from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
 from evalkit.numerics.remembered import remembered
+from evalkit.numerics.single_sums import (
+    Rounding,
+    is_single,
+    pays,
+    rounding_bound,
+    single_sums_across,
+    single_sums_within,
+)
 from evalkit.numerics.tiles import joined
+
+ALLOWED = 1e-6
+"""Part of the result by which float32 products may move it."""
 
 
 class IndexChooser(Protocol):
@@ -29,71 +49,6 @@ class IndexChooser(Protocol):
     def choice(self, a: int, size: int, replace: bool = ...) -> ArrayLike:
         """Return ``size`` numbers below ``a``."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SubsetEstimate:
-    """Mean and spread (ddof 0) over subsets; the spread is not a standard error."""
-
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KernelSums:
-    """Sums of the kernel over blocks: all that the exact statistic and its leave-one-out values need.
-
-    Attributes:
-        within: float64 ``[b, b]`` sums over generated pairs, without the diagonal.
-        across: float64 ``[b]`` sums over generated x reference pairs.
-        reference_mean: mean over distinct reference pairs.
-        sizes: int64 ``[b]`` generated rows in each block.
-        n_reference: number of reference rows.
-    """
-
-    within: Float64Array
-    across: Float64Array
-    reference_mean: float
-    sizes: NDArray[np.int64]
-    n_reference: int
-
-    def value(self) -> float:
-        """Return the exact U-statistic over all blocks."""
-        return self._combine(float(self.within.sum()), float(self.across.sum()), int(self.sizes.sum()))
-
-    def without_blocks(self) -> Float64Array:
-        """Return the exact U-statistics without each block, float64 ``[b]``.
-
-        Raises:
-            InvalidInputError: fewer than 2 generated rows are left without some block.
-        """
-        total = int(self.sizes.sum())
-        if total - int(self.sizes.max()) < 2:
-            raise InvalidInputError("fewer than 2 generated rows are left without a block")
-        every = np.arange(len(self.sizes))
-        return np.asarray([self._over(every != block) for block in every])
-
-    def without_pairs(self) -> Float64Array:
-        """Return the exact U-statistics without two blocks, float64 ``[b, b]`` above the diagonal, else 0.
-
-        Raises:
-            InvalidInputError: fewer than 2 generated rows are left without some two blocks.
-        """
-        blocks = len(self.sizes)
-        if int(np.sort(self.sizes)[:-2].sum()) < 2:
-            raise InvalidInputError("fewer than 2 generated rows are left without two blocks")
-        values, every = np.zeros((blocks, blocks)), np.arange(blocks)
-        for one, other in zip(*np.triu_indices(blocks, 1), strict=True):
-            values[one, other] = self._over((every != one) & (every != other))
-        return values
-
-    def _over(self, kept: NDArray[np.bool_]) -> float:
-        # Sums of what stays, not the total less what goes: nothing cancels.
-        within = float(self.within[np.ix_(kept, kept)].sum())
-        return self._combine(within, float(self.across[kept].sum()), int(self.sizes[kept].sum()))
-
-    def _combine(self, within: float, across: float, count: int) -> float:
-        return within / (count * (count - 1)) + self.reference_mean - 2 * across / (count * self.n_reference)
 
 
 def kernel_sums(blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.generic]) -> KernelSums:
@@ -109,7 +64,15 @@ def kernel_sums(blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.gen
         InvalidInputError: wrong shapes, too few rows, or a value that is not finite.
     """
     ours, sizes, theirs = _checked(blocks, reference)
-    across, within = _sums_of_generated(ours, theirs, Members.of(sizes), Members.of([len(theirs)]))
+    members, others = Members.of(sizes), Members.of([len(theirs)])
+    if pays(ours, theirs) and is_single(ours) and is_single(theirs):
+        across, error_across = single_sums_across(ours, theirs, members, others)
+        within, error_within = single_sums_within(ours, members)
+        total, error = _single_sum_of_reference(theirs)
+        found = _kernel_sums(across, within, total, sizes, len(theirs))
+        if _bound(error_across, error_within, error) <= ALLOWED * abs(found.value()):
+            return found
+    across, within = _sums_of_generated(ours, theirs, members, others)
     return _kernel_sums(across, within, _sum_of_reference(theirs), sizes, len(theirs))
 
 
@@ -245,14 +208,35 @@ def _one_pass(
     drawn = _drawn(len(x), len(y), subsets=subsets, subset_size=subset_size, rng=rng)
     ours = Members.of(sizes, [chosen for chosen, _ in drawn])
     theirs = Members.of([len(y)], [against for _, against in drawn])
+    if pays(x, y) and is_single(x) and is_single(y):
+        across, error_across = single_sums_across(x, y, ours, theirs)
+        within, error_within = single_sums_within(x, ours)
+        reference, error = single_sums_within(y, theirs)
+        found = _found(across, within, reference, sizes, len(y), subset_size=subset_size)
+        errors = (error_across, error_within, error)
+        of_subsets = [each.of_subsets(subsets, subset_size) for each in errors]
+        good = _bound(*errors) <= ALLOWED * abs(found[0].value())
+        if good and _bound(*of_subsets) <= ALLOWED * abs(found[1].mean):
+            return found
     across, within = _sums_of_generated(x, y, ours, theirs)
     reference = _sums_of_set(y, theirs)
+    return _found(across, within, reference, sizes, len(y), subset_size=subset_size)
+
+
+def _found(
+    across: Sums, within: Sums, reference: Sums, sizes: Sequence[int], m: int, *, subset_size: int
+) -> tuple[KernelSums, SubsetEstimate]:
     values = (within.subsets + reference.subsets) / (subset_size * (subset_size - 1))
     values -= 2 * across.subsets / subset_size**2
     return (
-        _kernel_sums(across, within, float(reference.blocks[0, 0]), sizes, len(y)),
+        _kernel_sums(across, within, float(reference.blocks[0, 0]), sizes, m),
         SubsetEstimate(mean=float(values.mean()), std=float(values.std())),
     )
+
+
+def _bound(across: Rounding, within: Rounding, reference: Rounding) -> float:
+    """What float32 products may have moved the statistic by."""
+    return rounding_bound([(within, 1.0), (reference, 1.0), (across, -2.0)])
 
 
 def _kernel_sums(across: Sums, within: Sums, reference: float, sizes: Sequence[int], m: int) -> KernelSums:
@@ -274,6 +258,12 @@ def _sums_of_generated(x: FloatArray, y: FloatArray, ours: Members, theirs: Memb
 
 def _sums_of_set(x: FloatArray, members: Members) -> Sums:
     return sums_within(_left_form(x), _right_form, _cube, members)
+
+
+@remembered
+def _single_sum_of_reference(x: Float32Array) -> tuple[float, Rounding]:
+    sums, rounding = single_sums_within(x, Members.of([len(x)]))
+    return float(sums.blocks[0, 0]), rounding
 
 
 @remembered
