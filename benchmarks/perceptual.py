@@ -274,11 +274,12 @@ def main() -> None:
         print(curve(arguments.rounds))
         return
     wanted = [arguments.only] if arguments.only else ["signal", *NETWORKS]
+    top = None if arguments.only else ceilings()
     comparisons = signal_comparisons(arguments.rounds) if "signal" in wanted else []
     comparisons += stage_comparisons([name for name in wanted if name in NETWORKS], arguments.rounds)
-    if arguments.only:
+    if top is None:
         return
-    lines = [*rooflines(comparisons, ceilings()), *memory_lines()]
+    lines = [*rooflines(comparisons, top.raised()), *memory_lines()]
     print("\n".join(lines))
     save("perceptual", comparisons, lines=lines)
 

@@ -7,6 +7,8 @@ PSNR = 10 log10(255^2 / MSE) in decibels, MSE the mean over pixels and channels,
 have MSE 0 and PSNR +infinity, which is returned as it is; the metric that averages leaves such pairs out,
 counts them and says so. In a region, MSE is the mean over the pixels inside.
 
+Of bytes the sum of squares is exact on every path, so that the value depends on no order and no threads.
+
 Source: the definition for 8-bit images, for example Huynh-Thu and Ghanbari 2008, eq. 1 and 2.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +33,9 @@ from evalkit.spec import Spec
 DATA_RANGE: Final = 255
 _CPU_CHUNK: Final = 4
 _ACCELERATOR_CHUNK: Final = 64
+# 256 x 255^2 < 2^24: a float32 holds the sum of so many squared bytes exactly, in whatever order it is made.
+_EXACT: Final = 256
+_PIECE: Final = 1024 * _EXACT  # bytes at once: with their float32 they fit in the second-level cache
 
 
 def float64_device(name: str) -> torch.device:
@@ -84,6 +90,9 @@ class Psnr:
     def __call__(self, generated: Tensor, reference: Tensor, *, masks: Masks) -> Mapping[str, Tensor]:
         """Return float64 decibels; see :class:`~evalkit.perceptual.PairMeasure`."""
         check_pairs(generated, reference, masks, measure=self._name, minimum=1)
+        if self.device.type == "cpu" and self._channels == "rgb" and not masks:
+            # A picture takes 60 us: starting threads for a handful of them would cost more than it saves.
+            return {self._name: _decibels(_byte_errors(generated.cpu(), reference.cpu()))}
         return measure_in_chunks(
             generated,
             reference,
@@ -99,8 +108,31 @@ class Psnr:
         if masks:
             squares = difference.double().square_()
             errors |= {f"{self._name}/{name}": masked_mean(squares, mask) for name, mask in masks.items()}
-        peak = 20 * math.log10(DATA_RANGE)
-        return {name: peak - 10 * torch.log10(error) for name, error in errors.items()}
+        return {name: _decibels(error) for name, error in errors.items()}
+
+
+def _decibels(error: Tensor) -> Tensor:
+    return 20 * math.log10(DATA_RANGE) - 10 * torch.log10(error)
+
+
+def _byte_errors(generated: Tensor, reference: Tensor) -> Tensor:
+    """Return float64 ``[n]`` mean squared differences of uint8 images on the CPU, from exact sums."""
+    size = generated[0].numel()
+    room = min(size, _PIECE)
+    larger, smaller = np.empty(room, np.uint8), np.empty(room, np.uint8)
+    rows = np.empty((-(-room // _EXACT), _EXACT), np.float32)
+    sums = np.zeros(len(generated))
+    for number, pair in enumerate(
+        zip(generated.flatten(1).numpy(), reference.flatten(1).numpy(), strict=True)
+    ):
+        for start in range(0, size, _PIECE):
+            x, y = (image[start : start + _PIECE] for image in pair)
+            difference = np.maximum(x, y, out=larger[: len(x)])
+            difference -= np.minimum(x, y, out=smaller[: len(x)])
+            rows.reshape(-1)[: len(x)] = difference
+            rows.reshape(-1)[len(x) :] = 0
+            sums[number] += np.vecdot(rows, rows).sum(dtype=np.float64)
+    return torch.from_numpy(sums / size)
 
 
 def _difference(generated: Tensor, reference: Tensor, channels: Channels) -> Tensor:

@@ -17,7 +17,8 @@ least half the pixels lie inside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final, final
 
@@ -29,7 +30,7 @@ from evalkit.perceptual.chunks import Masks, check_pairs, masked_mean, measure_i
 from evalkit.perceptual.colour import Channels, channels_of, compared_channels
 from evalkit.perceptual.facts import MS_SSIM_MINIMUM, SSIM_WINDOW, PairMeasureFacts
 from evalkit.perceptual.signal import DATA_RANGE, float64_device, refuse_weights
-from evalkit.perceptual.windows import REACH, SIGMA, similarity_blocks
+from evalkit.perceptual.windows import REACH, SIGMA, SimilarityWindow
 from evalkit.spec import Spec
 
 K1: Final = 0.01
@@ -37,14 +38,15 @@ K2: Final = 0.03
 SCALE_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1: Final = (K1 * DATA_RANGE) ** 2
 _C2: Final = (K2 * DATA_RANGE) ** 2
-_CPU_CHUNK: Final = 1
+_CPU_CHUNK: Final = 4  # pictures, one after the other, which share their windows
 _ACCELERATOR_CHUNK: Final = 32
+Windows = Callable[..., SimilarityWindow]  # of (planes, height, width, *, device)
 
 
 def similarity_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the luminance and the contrast-structure map of two batches of planes.
 
-    SSIM is their product; for the formulas see :func:`~evalkit.perceptual.windows.similarity_blocks`.
+    SSIM is their product; for the formulas see :class:`~evalkit.perceptual.windows.SimilarityWindow`.
 
     Args:
         x: uint8 or float64 ``[n, c, h, w]`` on the scale 0..255, h and w at least 11.
@@ -55,11 +57,15 @@ def similarity_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     luminance = _empty_map(x)
     contrast = torch.empty_like(luminance)
-    for rows, above, below in similarity_blocks(x.flatten(0, 1), y.flatten(0, 1), c1=_C1, c2=_C2):
-        above.div_(below)
-        luminance.flatten(0, 1)[:, rows] = above[:, 0].transpose(0, 1)
-        contrast.flatten(0, 1)[:, rows] = above[:, 1].transpose(0, 1)
+    window = _window(x.shape[0] * x.shape[1], *x.shape[-2:], device=x.device)
+    for rows, *terms in window.blocks(x.flatten(0, 1), y.flatten(0, 1)):
+        for target, term in zip((luminance, contrast), terms, strict=True):
+            target.flatten(0, 1)[:, rows] = term.values().transpose(0, 1)
     return luminance, contrast
+
+
+def _window(planes: int, height: int, width: int, *, device: torch.device) -> SimilarityWindow:
+    return SimilarityWindow(planes=planes, height=height, width=width, c1=_C1, c2=_C2, device=device)
 
 
 def _empty_map(planes: Tensor) -> Tensor:
@@ -68,20 +74,21 @@ def _empty_map(planes: Tensor) -> Tensor:
 
 
 def _similarity(
-    x: Tensor, y: Tensor, *, with_luminance: bool, keep_map: bool
+    x: Tensor, y: Tensor, *, windows: Windows, with_luminance: bool, keep_map: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return float64 ``[n, c]`` means of the contrast-structure term, and its map where it is kept.
 
     ``with_luminance`` multiplies by the luminance term. Without a map, memory does not grow with the height.
     """
     kept = _empty_map(x) if keep_map else None
-    sums = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.float64, device=x.device)
-    for rows, above, below in similarity_blocks(x.flatten(0, 1), y.flatten(0, 1), c1=_C1, c2=_C2):
-        values, divisors = above[:, 1], below[:, 1]
+    planes = x.shape[0] * x.shape[1]
+    sums = torch.zeros(planes, dtype=torch.float64, device=x.device)
+    window = windows(planes, *x.shape[-2:], device=x.device)
+    for rows, luminance, contrast in window.blocks(x.flatten(0, 1), y.flatten(0, 1)):
         if with_luminance:
-            values.mul_(above[:, 0])
-            divisors.mul_(below[:, 0])
-        values.div_(divisors)
+            contrast.above.mul_(luminance.above)
+            contrast.below.mul_(luminance.below)
+        values = contrast.values()
         sums += values.sum(-1).sum(0)
         if kept is not None:
             kept.flatten(0, 1)[:, rows] = values.transpose(0, 1)
@@ -108,19 +115,22 @@ def _halved(planes: Tensor) -> Tensor:
     return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
-def multiscale_similarity(x: Tensor, y: Tensor, masks: Masks) -> dict[str | None, Tensor]:
+def multiscale_similarity(
+    x: Tensor, y: Tensor, masks: Masks, *, windows: Windows = _window
+) -> dict[str | None, Tensor]:
     """Return float64 ``[n]`` MS-SSIM: of the whole under None, and of each region under its name.
 
     Args:
         x: float64 ``[n, c, h, w]`` on the scale 0..255, h and w at least 161.
         y: the same shape.
         masks: bool ``[n, 1, h, w]`` by region.
+        windows: makes the window of each scale, or keeps those it made.
     """
     products: dict[str | None, Tensor] = {}
     shares = {region: mask.double() for region, mask in masks.items()}
     last = len(SCALE_WEIGHTS) - 1
     for scale, weight in enumerate(SCALE_WEIGHTS):
-        whole, terms = _similarity(x, y, with_luminance=scale == last, keep_map=bool(masks))
+        whole, terms = _similarity(x, y, windows=windows, with_luminance=scale == last, keep_map=bool(masks))
         means: dict[str | None, Tensor] = {None: whole}
         if terms is not None:
             inside = _centres({region: share >= 0.5 for region, share in shares.items()})
@@ -193,22 +203,40 @@ class Ssim:
             masks,
             measure=self._measure,
             device=self.device,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else _ACCELERATOR_CHUNK,
+            chunk=self._chunk(len(generated)),
         )
 
+    def _chunk(self, count: int) -> int:
+        if self.device.type != "cpu":
+            return _ACCELERATOR_CHUNK
+        return min(_CPU_CHUNK, -(-count // torch.get_num_threads()))
+
     def _measure(self, generated: Tensor, reference: Tensor, masks: Masks) -> Mapping[str, Tensor]:
+        """Measure a chunk; on a CPU a picture at a time, so that one stays in the cache."""
+        windows = cache(_window)
+        step = 1 if self.device.type == "cpu" else len(generated)
+        parts = []
+        for start in range(0, len(generated), step):
+            part = slice(start, start + step)
+            regions = {region: mask[part] for region, mask in masks.items()}
+            parts.append(self._values(generated[part], reference[part], regions, windows))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _values(
+        self, generated: Tensor, reference: Tensor, masks: Masks, windows: Windows
+    ) -> Mapping[str, Tensor]:
         if self._channels == "rgb" and not self._multiscale:
             x, y = generated, reference  # bytes are read as they are, block by block
         else:
             x, y = (compared_channels(images, self._channels) for images in (generated, reference))
         if not self._multiscale:
-            means, terms = _similarity(x, y, with_luminance=True, keep_map=bool(masks))
+            means, terms = _similarity(x, y, windows=windows, with_luminance=True, keep_map=bool(masks))
             values = {self._name: means.mean(1)}
             if terms is not None:
                 inside = _centres(masks)
                 values |= {f"{self._name}/{name}": masked_mean(terms, mask) for name, mask in inside.items()}
             return values
-        products = multiscale_similarity(x, y, masks)
+        products = multiscale_similarity(x, y, masks, windows=windows)
         return {
             self._name if region is None else f"{self._name}/{region}": value
             for region, value in products.items()

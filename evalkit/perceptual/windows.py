@@ -1,7 +1,8 @@
 """The sliding window of SSIM: means and variances at every position, a block of rows at a time.
 
-    for rows, above, below in similarity_blocks(x, y):
-        luminance, contrast = (above / below).unbind(1)  # float64 [rows, planes, columns] each
+    window = SimilarityWindow(planes=3, height=256, width=256, c1=C1, c2=C2, device=torch.device("cpu"))
+    for rows, luminance, contrast in window.blocks(x, y):
+        similarity[rows] = luminance.values() * contrast.values()  # float64 [rows, planes, columns]
 
 The window is separable, and each pass is a product with a banded matrix: on a CPU a product runs at the
 machine's full rate, so that the few multiplications by zero cost less than eleven passes over memory.
@@ -16,14 +17,16 @@ the same few operations. Everything is float64: in float32, at 1.7 times the spe
 picture moves by 1e-6 and single positions in its flat parts, where two large squares cancel, by 5e-5.
 
 Accepted trade-offs: buffers are reused from block to block, so that what is yielded must be read at once.
-A block of 24 rows of a 256-pixel colour picture works in 3 MB, whatever the height.
+A block of 24 rows of a 256-pixel colour picture works in 3 MB, whatever the height. Buffers and all views of
+them are made once for many pictures: the views of each block would cost a third of its time again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -50,90 +53,134 @@ def _band(outputs: int, device: torch.device) -> Tensor:
     return band.to(device)
 
 
-class _Moments:
-    """Two batches of planes, filtered along their rows as far as they were asked for."""
+@dataclass(frozen=True, slots=True)
+class Fractions:
+    """One term of SSIM on a block: float64 ``[rows, planes, columns]`` each, the caller's to overwrite."""
 
-    def __init__(self, x: Tensor, y: Tensor, *, offset: float) -> None:
-        self._x, self._y = (planes.transpose(0, 1) for planes in (x, y))  # rows first: blocks are views
-        planes, height, width = x.shape
-        self._columns = width - _BORDER
-        self._offset = torch.tensor(offset, dtype=torch.float64, device=x.device)
-        self._raw = torch.empty(min(_ROWS, height), 2, 2, planes, width, dtype=torch.float64, device=x.device)
-        lines = min(_ROWS + _BORDER, height)
-        self._smooth = torch.empty(lines, 4 * planes, self._columns, dtype=torch.float64, device=x.device)
+    above: Tensor
+    below: Tensor
 
-    def rows(self, top: int, count: int) -> Tensor:
-        """Return ``count`` rows from ``top`` on of s, d, s^2 + offset, d^2: ``[count, 4 planes * columns]``.
+    def values(self) -> Tensor:
+        """Return ``above / below``, in the memory of ``above``."""
+        return self.above.div_(self.below)
 
-        They are asked for in order, each time ``_ROWS`` further down: the ten rows that overlap are kept.
-        """
-        start = 0
-        if top:
-            start = _BORDER
-            self._smooth[:start] = self._smooth[_ROWS : _ROWS + start]
-        for first in range(start, count, _ROWS):
-            last = min(first + _ROWS, count)
-            self._filter(slice(top + first, top + last), self._smooth[first:last])
-        return self._smooth[:count].flatten(1)
 
-    def _filter(self, rows: slice, target: Tensor) -> None:
-        raw = self._raw[: len(target)]
-        (total, difference), (total_square, difference_square) = (part.unbind(1) for part in raw.unbind(1))
-        total.copy_(self._x[rows])
-        difference.copy_(self._y[rows])
+class _Lines:
+    """Rows of s, d, s^2 + offset and d^2, made in ``raw`` and filtered along themselves into ``smooth``.
+
+    Args:
+        raw: float64 ``[rows, 2, 2, planes, w]``.
+        smooth: float64 ``[rows, 4 planes, w - 10]``.
+        offset: float64 scalar.
+    """
+
+    def __init__(self, raw: Tensor, smooth: Tensor, offset: Tensor) -> None:
+        plain, squares = raw.unbind(1)
+        self._total, self._difference = plain.unbind(1)
+        self._total_square, self._difference_square = squares.unbind(1)
+        self._offset = offset
+        lines, targets = raw.flatten(0, 3), smooth.flatten(0, 1)
+        self._products = []
+        for left in range(0, targets.shape[1], _COLUMNS):
+            target = targets[:, left : left + _COLUMNS]
+            columns = target.shape[1]
+            tile = lines[:, left : left + columns + _BORDER]
+            self._products.append((tile, _band(columns, lines.device).T, target))
+
+    def filter(self, x: Tensor, y: Tensor) -> None:
+        """Fill ``smooth`` from uint8 or float64 ``[rows, planes, w]``."""
+        total, difference = self._total, self._difference
+        total.copy_(x)
+        difference.copy_(y)
         total.add_(difference)
         torch.sub(total, difference, alpha=2, out=difference)  # x - y = (x + y) - 2 y, exact for 8-bit pixels
-        torch.addcmul(self._offset, total, total, out=total_square)
-        torch.mul(difference, difference, out=difference_square)
-        lines, smooth = raw.flatten(0, 3), target.flatten(0, 1)
-        for left in range(0, self._columns, _COLUMNS):
-            width = min(_COLUMNS, self._columns - left)
-            tile = lines[:, left : left + width + _BORDER]
-            torch.mm(tile, _band(width, lines.device).T, out=smooth[:, left : left + width])
+        torch.addcmul(self._offset, total, total, out=self._total_square)
+        torch.mul(difference, difference, out=self._difference_square)
+        for tile, band, target in self._products:
+            torch.mm(tile, band, out=target)
 
 
-def similarity_blocks(
-    x: Tensor, y: Tensor, *, c1: float, c2: float
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield the terms of SSIM as fractions, top to bottom.
+class _Block:
+    """Filtered lines ``[rows + 10, 4 planes, columns]`` filtered downwards, and made the terms of SSIM."""
+
+    def __init__(self, smooth: Tensor, constant: Tensor) -> None:
+        rows, planes, columns = len(smooth) - _BORDER, smooth.shape[1] // 4, smooth.shape[2]
+        self._lines, self._constant = smooth.flatten(1), constant
+        self._band = _band(rows, smooth.device)
+        filtered = smooth.new_empty(rows, 2, 2, planes * columns)
+        self._filtered = filtered.flatten(1)
+        self._means, self._variances = filtered.unbind(1)
+        self._total, self._difference = self._means.unbind(1)
+        self._totals, self._differences = filtered.unbind(2)
+        self._above, self._below = (torch.empty_like(self._totals) for _ in range(2))
+        above, below = (part.unflatten(2, (planes, columns)).unbind(1) for part in (self._above, self._below))
+        self._luminance, self._contrast = map(Fractions, above, below)
+
+    def terms(self) -> tuple[Fractions, Fractions]:
+        """Return luminance and contrast-structure of the lines as they are now."""
+        torch.mm(self._band, self._lines, out=self._filtered)
+        torch.addcmul(self._constant, self._total, self._total, out=self._total)
+        self._difference.square_()
+        self._variances.sub_(self._means)
+        torch.sub(self._totals, self._differences, out=self._above)
+        torch.add(self._totals, self._differences, out=self._below)
+        return self._luminance, self._contrast
+
+
+@final
+class SimilarityWindow:
+    """The terms of SSIM as fractions, top to bottom, for planes of one size.
 
         luminance = (2 m_x m_y + c1) / (m_x^2 + m_y^2 + c1)
         contrast-structure = (2 s_xy + c2) / (s_x^2 + s_y^2 + c2)
 
     with the window's means m, variances s^2 and covariance s_xy (Wang et al. 2004, eq. 6 and 9 with
-    C3 = C2 / 2, as in eq. 13). Costs 2 x 84 multiplications a pixel in products of matrices.
+    C3 = C2 / 2, as in eq. 13). Costs 2 x 84 multiplications a pixel in products of matrices. Not to be
+    shared between threads.
 
     Args:
-        x: uint8 or float64 ``[planes, h, w]`` on the scale 0..255, h and w at least 11.
-        y: the same shape.
+        planes: how many are filtered at once.
+        height: at least 11.
+        width: at least 11.
         c1: stabilises the luminance.
         c2: stabilises the contrast.
-
-    Yields:
-        Which rows of ``h - 10``; numerators and denominators, float64 ``[rows, 2, planes, w - 10]``, twice
-        those above, luminance first. Both are the caller's until the next step, and may be overwritten.
+        device: where the planes lie.
     """
-    planes, height, width = x.shape
-    height, width = height - _BORDER, width - _BORDER
-    # What is added to s^2 comes off again with the luminance's constant, and leaves that of the contrast.
-    moments = _Moments(x, y, offset=2 * (c1 + c2))
-    constant = torch.tensor(2 * c1, dtype=torch.float64, device=x.device)
-    shape = (min(_ROWS, height), 2, planes * width)
-    smooth = torch.empty(*shape[:2], 2, shape[2], dtype=torch.float64, device=x.device)
-    numerators, denominators = (torch.empty(shape, dtype=torch.float64, device=x.device) for _ in range(2))
-    for top in range(0, height, _ROWS):
-        count = min(_ROWS, height - top)
-        block, above, below = (buffer[:count] for buffer in (smooth, numerators, denominators))
-        torch.mm(_band(count, x.device), moments.rows(top, count + _BORDER), out=block.flatten(1))
-        means, variances = block.unbind(1)
-        total, difference = means.unbind(1)
-        torch.addcmul(constant, total, total, out=total)
-        difference.square_()
-        variances.sub_(means)
-        torch.sub(block[:, :, 0], block[:, :, 1], out=above)
-        torch.add(block[:, :, 0], block[:, :, 1], out=below)
-        yield (
-            slice(top, top + count),
-            above.unflatten(2, (planes, width)),
-            below.unflatten(2, (planes, width)),
-        )
+
+    def __init__(
+        self, *, planes: int, height: int, width: int, c1: float, c2: float, device: torch.device
+    ) -> None:
+        self._height = height - _BORDER
+        rows, columns = min(_ROWS, self._height), width - _BORDER
+        # What is added to s^2 comes off again with the luminance's constant, and leaves that of the contrast.
+        offset = torch.tensor(2 * (c1 + c2), dtype=torch.float64, device=device)
+        constant = torch.full_like(offset, 2 * c1)
+        raw = offset.new_empty(max(rows, _BORDER), 2, 2, planes, width)
+        smooth = offset.new_empty(rows + _BORDER, 4 * planes, columns)
+        self._first = _Lines(raw[:_BORDER], smooth[:_BORDER], offset)
+        self._blocks = {
+            count: (
+                _Lines(raw[:count], smooth[_BORDER : _BORDER + count], offset),
+                _Block(smooth[: count + _BORDER], constant),
+            )
+            for count in {rows, (self._height - 1) % _ROWS + 1}
+        }
+        self._kept, self._overlap = smooth[:_BORDER], smooth[rows : rows + _BORDER]
+
+    def blocks(self, x: Tensor, y: Tensor) -> Iterator[tuple[slice, Fractions, Fractions]]:
+        """Yield which rows of ``h - 10``, and their luminance and contrast-structure, twice those above.
+
+        Args:
+            x: uint8 or float64 ``[planes, h, w]`` on the scale 0..255.
+            y: the same shape.
+        """
+        x, y = x.transpose(0, 1), y.transpose(0, 1)  # rows first: blocks are views
+        self._first.filter(x[:_BORDER], y[:_BORDER])
+        for top in range(0, self._height, _ROWS):
+            rows = slice(top, min(top + _ROWS, self._height))
+            lines, block = self._blocks[rows.stop - top]
+            if top:
+                self._kept.copy_(self._overlap)
+            below = slice(rows.start + _BORDER, rows.stop + _BORDER)
+            lines.filter(x[below], y[below])
+            yield rows, *block.terms()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 
@@ -121,6 +122,22 @@ def test_the_least_size_is_the_least(name):
             network.stages(torch.zeros(1, 3, topology.minimum_size, topology.minimum_size))
     finally:
         object.__setattr__(topology, "minimum_size", topology.minimum_size + 1)
+
+
+@pytest.mark.parametrize("size", [(1, 31, 35), (5, 64, 64), (2, 100, 150), (0, 64, 64)])
+def test_packed_weights_give_the_same_stages_also_in_a_copy(size):
+    topology, state = TOPOLOGIES["alexnet"], random_state("alexnet")
+    plain, packed = (
+        Backbone(topology, state, device=torch.device("cpu"), packed=packed) for packed in (False, True)
+    )
+    images = torch.rand(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(2)) * 4 - 2
+    with torch.inference_mode():
+        expected, found = plain.stages(images), packed.stages(images)
+        again = copy.deepcopy(packed).stages(images)
+    for stage, other, repeated in zip(expected, found, again, strict=True):
+        largest = float(stage.max()) if len(stage) else 0.0
+        torch.testing.assert_close(other, stage, rtol=0, atol=5e-7 * largest)
+        assert torch.equal(other, repeated)
 
 
 def test_floats_are_not_quantised(backbone_files):

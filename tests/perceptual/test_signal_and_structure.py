@@ -156,6 +156,18 @@ def test_psnr_is_its_definition_to_the_last_bit(height, width, level, seed):
     assert torch.equal(values("psnr", torch.from_numpy(x), torch.from_numpy(y))["psnr"], expected)
 
 
+def test_psnr_is_exact_where_every_byte_differs_as_far_as_bytes_can():
+    """Sums of 255^2 are the largest; the size is no multiple of the pieces that they are made in."""
+    x = torch.zeros(2, 3, 331, 301, dtype=torch.uint8)
+    y = torch.full_like(x, 255)
+    y[1, 2, -1, -1] = 254
+    errors = torch.tensor([255**2, 255**2 - 509 / x[0].numel()], dtype=torch.float64)
+    expected = 20 * math.log10(255) - 10 * torch.log10(errors)
+    assert torch.equal(values("psnr", x, y)["psnr"], expected)
+    everywhere = torch.ones(2, 1, 331, 301, dtype=torch.bool)
+    assert torch.equal(values("psnr", y, x, all=everywhere)["psnr"], expected)
+
+
 @pytest.mark.parametrize("size", [176, 240])
 @pytest.mark.parametrize("sigma", [2, 120])
 def test_ms_ssim_agrees_with_pytorch_msssim(size, sigma):
