@@ -26,7 +26,7 @@ from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.registry import did_you_mean
-from evalkit.sources.integrity import damage
+from evalkit.sources.integrity import PlainImage, examine
 from evalkit.spec import Scalar
 
 Pixels = NDArray[np.uint8]
@@ -114,9 +114,12 @@ def decode_pixels(data: bytes, *, name: str, policy: DecodePolicy, room: Pixels 
     """
     if not data:
         raise InvalidInputError(f"{name!r} is empty")
-    fault = damage(data)
+    fault, plain = examine(data)
     if fault is not None:
         raise InvalidInputError(f"{name!r} {fault}")
+    picture = None if plain is None else _decode_plain(plain, max_pixels=policy.max_pixels)
+    if picture is not None:
+        return _in_planes(picture, room)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return _in_planes(_read_rgb(image, name=name, policy=policy), room)
@@ -128,6 +131,19 @@ def decode_pixels(data: bytes, *, name: str, policy: DecodePolicy, room: Pixels 
         ) from error
     except _DECODING_ERRORS as error:
         raise InvalidInputError(f"{name!r} cannot be decoded: {error}") from error
+
+
+def _decode_plain(plain: PlainImage, *, max_pixels: int) -> Image.Image | None:
+    """Return the RGB image, or None where Pillow's reader of whole files must say what is wrong."""
+    width, height = plain.size
+    if not 0 < width * height <= max_pixels:
+        return None
+    try:
+        image = Image.new(plain.mode, plain.size, None)  # not blackened: the decoder fills it or fails
+        image.frombytes(plain.data, plain.decoder, *plain.arguments)
+    except _DECODING_ERRORS:
+        return None
+    return image if plain.mode == "RGB" else image.convert("RGB")
 
 
 def _in_planes(picture: Image.Image | Pixels, room: Pixels | None) -> Pixels:

@@ -17,6 +17,7 @@ from evalkit.sources.formats import FORMATS, ReadSettings, SourceFormat
 from evalkit.sources.naming import LABEL_FILE, find_labels, is_image_name, name_bytes, sorted_names
 
 _MAX_FILE_BYTES = 256 * 2**20
+_STEP = 2**20  # bytes, of a file that is longer or shorter than it said
 _HASHED_TOGETHER = 64  # files in one task of a thread
 _HASHED_WHOLE = 2**20  # bytes; a larger file is hashed in pieces
 
@@ -87,12 +88,20 @@ class Folder:
 
 
 def _read_capped(path: Path | bytes, name: str) -> bytes:
-    with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of many small files costs as much
+    descriptor = os.open(path, os.O_RDONLY)  # a file object for each of many small files costs as much again
+    try:
         # Asking for as much as the cap would claim that memory for every file.
-        expected = min(os.fstat(stream.fileno()).st_size, _MAX_FILE_BYTES)
-        data = stream.read(expected + 1)
-        if len(data) > expected:
-            data += stream.read(_MAX_FILE_BYTES + 1 - len(data))
+        expected = min(os.fstat(descriptor).st_size, _MAX_FILE_BYTES)
+        data = os.read(descriptor, expected + 1)
+        if len(data) != expected:
+            parts = [data]
+            while (room := _MAX_FILE_BYTES + 1 - sum(map(len, parts))) > 0:
+                parts.append(os.read(descriptor, min(room, _STEP)))
+                if not parts[-1]:
+                    break
+            data = b"".join(parts)
+    finally:
+        os.close(descriptor)
     if len(data) > _MAX_FILE_BYTES:
         raise InvalidInputError(f"{name!r} is larger than {_MAX_FILE_BYTES} bytes")
     return data
