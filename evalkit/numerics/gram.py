@@ -79,7 +79,8 @@ class Sums:
             columns: of its columns.
             twice: whether the tile stands for its mirror image as well.
         """
-        blocks = rows[0].T @ product(tile, columns[0])
+        # No product of numpy's own: its threads would wait for more, busily, while torch multiplies.
+        blocks = product(np.ascontiguousarray(rows[0].T), product(tile, columns[0]))
         self.blocks += blocks + blocks.T if twice else blocks
         # Apart from the blocks, so that their number cannot change a digit.
         self.subsets += (2 if twice else 1) * np.einsum("is,is->s", rows[1], product(tile, columns[1]))

@@ -2,7 +2,7 @@
 
 Products of float32 features are rounded as float32; kernel values and sums are float64. The rounding errors
 of entries are unbiased and nearly independent, so that of a mean over N pairs falls like ``1 / sqrt(N)``.
-That is not taken on trust: of every tile a twentieth of the rows is multiplied again in float64, and
+That is not taken on trust: of every tile one row in 32 is multiplied again in float64, and
 :class:`Rounding` keeps the errors found: their mean, their spread, and how far those of one row or column go
 together.
 
@@ -18,10 +18,7 @@ gain nothing.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -36,11 +33,10 @@ from evalkit.numerics.tiles import column_panels, panels, row_panels
 FEWEST_PAIRS = 1e8
 FEWEST_DIMENSIONS = 256
 # One row in so many is taken again in float64.
-SAMPLED = 20
+SAMPLED = 32
 # Products beyond this would leave float32's range.
 LARGEST_PRODUCT = 1e36
 PIECE = 128  # rows of a tile that stay in a core's cache, in float32 and float64
-_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +113,18 @@ def single_sums_within(x: Float32Array, members: Members) -> tuple[Sums, Roundin
     """
     sums, products = Sums.empty(members, members), products_of(x)
     errors = _Errors(len(x) * (len(x) - 1) // 2)
-    with _kernel(x.shape[1]) as kernel:
-        for columns in column_panels(len(x)):
-            other, theirs = x[columns], members.indicators(columns)
-            tile = kernel.of(products.tile(columns, other))
-            errors.measure(tile, other, other, kernel, distinct=False)
-            np.fill_diagonal(tile, 0.0)
-            sums.add(tile, theirs, theirs, twice=False)
-            for rows in row_panels(columns.start):
-                tile = kernel.of(products.tile(rows, other))
-                errors.measure(tile, x[rows], other, kernel)
-                sums.add(tile, members.indicators(rows), theirs, twice=True)
+    kernel = _Kernel(x.shape[1])
+    for columns in column_panels(len(x)):
+        other, theirs = x[columns], members.indicators(columns)
+        exact = other.astype(np.float64)
+        tile = kernel.of(products.tile(columns, other))
+        errors.measure(tile, other, exact, kernel, distinct=False)
+        np.fill_diagonal(tile, 0.0)
+        sums.add(tile, theirs, theirs, twice=False)
+        for rows in row_panels(columns.start):
+            tile = kernel.of(products.tile(rows, other))
+            errors.measure(tile, x[rows], exact, kernel)
+            sums.add(tile, members.indicators(rows), theirs, twice=True)
     return sums, errors.rounding()
 
 
@@ -143,42 +140,41 @@ def single_sums_across(
         others: of those of ``y``.
     """
     sums, products, errors = Sums.empty(members, others), products_of(x), _Errors(len(x) * len(y))
-    with _kernel(x.shape[1]) as kernel:
-        for columns in column_panels(len(y)):
-            other, theirs = y[columns], others.indicators(columns)
-            for rows in row_panels(len(x)):
-                tile = kernel.of(products.tile(rows, other))
-                errors.measure(tile, x[rows], other, kernel)
-                sums.add(tile, members.indicators(rows), theirs, twice=False)
+    kernel = _Kernel(x.shape[1])
+    for columns in column_panels(len(y)):
+        other, theirs = y[columns], others.indicators(columns)
+        exact = other.astype(np.float64)
+        for rows in row_panels(len(x)):
+            tile = kernel.of(products.tile(rows, other))
+            errors.measure(tile, x[rows], exact, kernel)
+            sums.add(tile, members.indicators(rows), theirs, twice=False)
     return sums, errors.rounding()
 
 
 class _Kernel:
     """Kernel values of float32 products, in a buffer that is used again."""
 
-    def __init__(self, width: int, pool: ThreadPoolExecutor) -> None:
-        self._scale, self._pool = 1 / width, pool
-        self._buffer = np.empty(0)
+    def __init__(self, width: int) -> None:
+        self._scale = 1 / width
+        self._buffer, self._squares = np.empty(0), np.empty(0)
 
     def of(self, tile: Float32Array) -> Float64Array:
         if self._buffer.size < tile.size:
-            self._buffer = np.empty(tile.size)
+            self._buffer, self._squares = np.empty(tile.size), np.empty(PIECE * tile.shape[1])
         out = self._buffer[: tile.size].reshape(tile.shape)
-        list(self._pool.map(lambda piece: self.fill(tile[piece], out[piece]), panels(len(tile), PIECE)))
+        for piece in panels(len(tile), PIECE):
+            self.fill(tile[piece], out[piece])
         return out
 
     def fill(self, products: FloatArray, out: Float64Array) -> None:
-        """Write the kernel values of ``products`` to ``out``."""
-        np.multiply(products, self._scale, out=out, dtype=np.float64)
+        """Write the kernel values of ``products`` to ``out``, which may be they."""
+        out[:] = products
+        out *= self._scale
         out += 1.0
-        out *= out * out
-
-
-@contextmanager
-def _kernel(width: int) -> Iterator[_Kernel]:
-    # Elementwise, so that the number of threads cannot change a digit.
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        yield _Kernel(width, pool)
+        if self._squares.size < out.size:
+            self._squares = np.empty(out.size)
+        squares = np.multiply(out, out, out=self._squares[: out.size].reshape(out.shape))
+        out *= squares
 
 
 class _Errors:
@@ -189,18 +185,19 @@ class _Errors:
         self._count, self._total, self._squares, self._rows, self._columns = 0, 0.0, 0.0, 0.0, 0.0
 
     def measure(
-        self, tile: Float64Array, x: Float32Array, y: Float32Array, kernel: _Kernel, *, distinct: bool = True
+        self, tile: Float64Array, x: Float32Array, y: Float64Array, kernel: _Kernel, *, distinct: bool = True
     ) -> None:
         """Compare some rows of ``tile``, kernel values of ``x`` and ``y``: one set if not ``distinct``."""
         rows = self._rng.choice(len(x), math.ceil(len(x) / SAMPLED), replace=False)
-        exact = product(x[rows].astype(np.float64), y.astype(np.float64).T)
+        exact = product(x[rows].astype(np.float64), y.T)
         kernel.fill(exact, exact)
         errors = tile[rows] - exact
         if not distinct:
             errors[np.arange(len(rows)), rows] = 0.0
         self._count += errors.size - (0 if distinct else len(rows))
         self._total += float(errors.sum())
-        self._squares += float(np.vdot(errors, errors))
+        # No BLAS: numpy's threads would wait for more of it, busily, while torch multiplies.
+        self._squares += float(np.einsum("ij,ij->", errors, errors))
         self._rows += float(np.square(errors.sum(axis=1)).sum())
         self._columns += float(np.square(errors.sum(axis=0)).sum())
 

@@ -96,7 +96,7 @@ def test_the_bound_holds_where_everything_is_known(d, kind):
     assert abs(found - exact) <= rounding_bound([(own, 1.0), (theirs, 1.0), (cross, -2.0)])
     assert cross.pairs == len(x) * len(y)
     assert own.pairs == len(x) * (len(x) - 1) // 2
-    assert len(x) * len(y) / 20 <= cross.sampled < len(x) * len(y) / 5
+    assert 1 / single_sums.SAMPLED <= cross.sampled / (len(x) * len(y)) < 4 / single_sums.SAMPLED
     assert (cross.together > 3) == (kind == "offset")
 
 
@@ -168,15 +168,3 @@ def test_which_sets_may_be_multiplied_in_float32():
     assert pays(large, large)
     assert not pays(large[:2000], large)
     assert not pays(large[:, :100], large[:, :100])
-
-
-@pytest.mark.usefixtures("any_size")
-def test_the_number_of_threads_changes_no_digit(monkeypatch):
-    x, members = pooled(200, 90, 3), Members.of([80, 120])
-    found = [single_sums_within(x, members)]
-    for threads in (1, 3):
-        monkeypatch.setattr(single_sums.os, "cpu_count", lambda threads=threads: threads)
-        found.append(single_sums_within(x, members))
-    for sums, rounding in found[1:]:
-        np.testing.assert_array_equal(sums.blocks, found[0][0].blocks)
-        assert rounding == found[0][1]
