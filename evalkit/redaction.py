@@ -43,6 +43,11 @@ def redact_command(argv: Sequence[str], environ: Mapping[str, str] | None = None
     return tuple(redacted)
 
 
+def redact_text(text: str) -> str:
+    """Return a sentence, such as an error of somebody else's code, without the secrets of the environment."""
+    return redact_command((text,))[0]
+
+
 def _redact_text(argument: str, substrings: Sequence[str]) -> str:
     for secret in substrings:
         argument = argument.replace(secret, REDACTED)

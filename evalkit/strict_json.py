@@ -3,8 +3,8 @@
     data = encode(Interval(low=1.0, high=2.0))
     assert decode(loads(dumps(data)), Interval) == Interval(low=1.0, high=2.0)
 
-A field may name its JSON key: ``field(metadata={"key": "perf"})``. Keys come out in field order; those of
-free mappings are sorted.
+A field may name its JSON key: ``field(metadata={"key": "perf"})``, or be left out: ``{"key": None}``. Keys
+come out in field order; those of free mappings are sorted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import types
 import typing
 from collections.abc import Hashable, Mapping
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 from evalkit.errors import InvalidInputError, UsageError
@@ -56,7 +57,7 @@ def encode_object(value: object, where: str = "") -> dict[str, Any]:
 
 
 def encode(value: object, where: str = "") -> object:
-    """Return ``value`` (dataclasses, mappings, sequences, scalars) as plain JSON data.
+    """Return ``value`` (dataclasses, mappings, sequences, scalars, paths) as plain JSON data.
 
     Raises:
         InvalidInputError: a number is not finite.
@@ -70,8 +71,8 @@ def encode(value: object, where: str = "") -> object:
         return value
     if isinstance(value, int | float):
         return _number(value, where)
-    if isinstance(value, str):
-        return _text(value)
+    if isinstance(value, str | PurePath):
+        return _text(str(value))
     raise TypeError(f"{where}: {type(value).__name__} has no JSON form")
 
 
@@ -129,8 +130,11 @@ def _decode_union(data: object, arguments: tuple[object, ...], where: str) -> ob
 
 
 def _decode_scalar(data: object, hint: object, where: str) -> object:
-    if hint is str:
-        return _text(data) if isinstance(data, str) else _refuse(where, "text", data)
+    if hint is str or hint is Path:
+        text = _text(data) if isinstance(data, str) else _refuse(where, "text", data)
+        return Path(text) if hint is Path else text
+    if hint is bool:
+        return data if isinstance(data, bool) else _refuse(where, "true or false", data)
     if isinstance(data, bool) or not isinstance(data, int | float):
         return _refuse(where, "a number", data)
     if hint is float:
@@ -168,7 +172,8 @@ def _hints(kind: Hashable) -> dict[str, object]:
 @functools.cache
 def _keys(kind: Hashable) -> dict[str, dataclasses.Field[Any]]:
     found = dataclasses.fields(cast("type[DataclassInstance]", kind))
-    return {field.metadata.get("key", field.name): field for field in found}
+    named = {field.metadata.get("key", field.name): field for field in found}
+    return {key: field for key, field in named.items() if key is not None}
 
 
 def _join(where: str, key: str) -> str:

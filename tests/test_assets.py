@@ -93,6 +93,7 @@ def leftovers(cache: Path) -> set[str]:
     return {path.name for path in cache.iterdir() if not path.name.endswith(".lock")}
 
 
+@pytest.mark.fault("no-network")
 def test_downloads_once_and_then_uses_the_cache(loopback: Any, cache: Path) -> None:
     path = fetch(asset(), opener=loopback)
     assert path == cache / "weights.pth"
@@ -101,12 +102,14 @@ def test_downloads_once_and_then_uses_the_cache(loopback: Any, cache: Path) -> N
     assert leftovers(cache) == {"weights.pth", "weights.pth.sha256"}
 
 
+@pytest.mark.fault("cache-planted")
 def test_cache_folder_is_private(loopback: Any, cache: Path) -> None:
     path = fetch(asset(), opener=loopback)
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.fault("download-wrong-hash")
 @pytest.mark.parametrize("size", [None, len(BODY)])
 def test_wrong_hash_leaves_nothing(loopback: Any, cache: Path, size: int | None) -> None:
     with pytest.raises(InvalidInputError, match="0000abcd") as caught:
@@ -115,6 +118,7 @@ def test_wrong_hash_leaves_nothing(loopback: Any, cache: Path, size: int | None)
     assert leftovers(cache) == set()
 
 
+@pytest.mark.fault("download-interrupted")
 def test_interrupted_download_is_temporary_and_is_fetched_anew(loopback: Any, cache: Path) -> None:
     with pytest.raises(TemporaryError) as caught:
         fetch(asset("/half", size=len(BODY)), opener=loopback)
@@ -123,6 +127,7 @@ def test_interrupted_download_is_temporary_and_is_fetched_anew(loopback: Any, ca
     assert fetch(asset(), opener=loopback).read_bytes() == BODY
 
 
+@pytest.mark.fault("download-interrupted")
 def test_half_a_file_of_unknown_length_is_refused_by_its_hash(loopback: Any, cache: Path) -> None:
     with pytest.raises(InvalidInputError):
         fetch(asset("/unannounced-half"), opener=loopback)
@@ -141,6 +146,7 @@ def test_a_body_longer_than_announced_is_cut_off(loopback: Any, cache: Path) -> 
     assert leftovers(cache) == set()
 
 
+@pytest.mark.fault("cache-planted")
 def test_preplanted_file_is_refused_and_left_alone(cache: Path) -> None:
     cache.mkdir(mode=0o700)
     (cache / "weights.pth").write_bytes(b"malice")
@@ -152,6 +158,7 @@ def test_preplanted_file_is_refused_and_left_alone(cache: Path) -> None:
         cached(asset())
 
 
+@pytest.mark.fault("no-network")
 def test_server_error_and_no_route_say_where_to_put_the_file(loopback: Any, cache: Path) -> None:
     for opener, path in ((loopback, "/503"), (unreachable, "/whole")):
         with pytest.raises(OfflineError) as caught:
@@ -164,6 +171,7 @@ def test_server_error_and_no_route_say_where_to_put_the_file(loopback: Any, cach
         assert leftovers(cache) == set()
 
 
+@pytest.mark.fault("no-network")
 @pytest.mark.parametrize("value", ["1", "true", "ON"])
 def test_offline_mode_never_touches_the_network(
     loopback: Any, value: str, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +211,7 @@ def test_a_changed_file_is_found_at_the_next_use(loopback: Any) -> None:
         fetch(asset(), opener=forbidden)
 
 
+@pytest.mark.fault("disk-full")
 def test_full_disk_is_temporary(loopback: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -238,6 +247,7 @@ def _hold_and_die(path: str) -> None:
     os._exit(9)
 
 
+@pytest.mark.fault("two-runs")
 def test_a_lock_of_a_dead_process_releases_itself(loopback: Any, cache: Path) -> None:
     cache.mkdir(mode=0o700)
     process = multiprocessing.get_context("spawn").Process(

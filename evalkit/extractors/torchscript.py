@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -39,10 +40,11 @@ _CODE_PREFIX: Final = "__torch__"
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive (and not a state dict, which has no constants)."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, struct.error):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript_tensors(path: Path) -> dict[str, Tensor]:

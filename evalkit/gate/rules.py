@@ -91,7 +91,7 @@ def read_spec(path: Path) -> GateSpec:
         raise NothingMeasuredError(
             f"no gate file at {path}", hint="name a TOML file, or give --rule"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"{path} is not TOML: {error}", hint='a rule is: [[rule]], then metric = "kd"'
         ) from error

@@ -22,8 +22,8 @@ from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.diffusers_folder import DiffusersFolder, open_folder
 from evalkit.generators.parts import Part, find_parts, held
 from evalkit.generators.persistent_pickle import read_persistent_pickle
-from evalkit.generators.pickle_bounds import LEGACY_MAGIC
 from evalkit.generators.torch_files import code_archive, load_torch
+from evalkit.pickle_bounds import LEGACY_MAGIC
 
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _OTHERS = (

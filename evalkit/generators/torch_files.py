@@ -17,7 +17,7 @@ import torch
 
 from evalkit.errors import CheckpointError, UnsafeCheckpointError
 from evalkit.generators.numpy_pickles import STAND_INS
-from evalkit.generators.pickle_bounds import check_bounds
+from evalkit.pickle_bounds import check_bounds
 
 _ASKED_FOR = re.compile(
     r"GLOBAL ([\w.]+)|(?:global|function|class) [\"'`<]?(?:class |built-in function )?[\"'`]?([\w.]+)"

@@ -74,7 +74,7 @@ def read_info(folder: Path) -> BoardInfo:
         )
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}", hint='for example title = "My models"') from error
     for key, value in settings.items():
         if key not in _KEYS:

@@ -29,6 +29,7 @@ from evalkit.probes.directional import IMAGE_SIZE
 from evalkit.protocol import DTYPE_POLICY
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, MetricResult, ProtocolInfo, RunRecord, Status, redact_command
+from evalkit.redaction import redact_text
 from evalkit.runtime import resolve_device, strict_numerics
 from evalkit.spec import sha256_of
 
@@ -80,7 +81,7 @@ def measure_pairs(
     except BaseException as error:
         status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
         seconds = time.monotonic() - started
-        replace(record, status=status, duration_seconds=seconds, notes=str(error)).write(path)
+        replace(record, status=status, duration_seconds=seconds, notes=redact_text(str(error))).write(path)
         raise
     record = replace(record, status="complete", duration_seconds=round(time.monotonic() - started, 3))
     record.write(path)

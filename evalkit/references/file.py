@@ -232,7 +232,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             header = strict_json.loads(file.read(length).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(header, dict) or not isinstance(header.setdefault("__metadata__", {}), dict):
+    if not isinstance(header, dict) or not _is_text(header.setdefault("__metadata__", {})):
         raise InvalidInputError(f"{path.name} has a damaged header")
     for key, entry in header.items():
         if key != "__metadata__":
@@ -240,11 +240,16 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def _is_text(metadata: object) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+
+
 def _check_entry(entry: object, label: str) -> None:
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+    sides = shape if isinstance(shape, list) else []
+    if not sides or not all(isinstance(side, int) and side >= 0 for side in sides):
         raise InvalidInputError(f"{label} has a damaged header entry")
-    if math.prod(shape) == 0:
+    if math.prod(sides) == 0:
         raise InvalidInputError(f"{label} is empty")
 
 

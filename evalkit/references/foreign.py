@@ -19,11 +19,13 @@ numpy arrays in a ``.pt`` are rebuilt here from their bytes.
 from __future__ import annotations
 
 import io
+import lzma
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -43,7 +45,8 @@ _KEYS = frozenset({*_FEATURE_KEYS, *(key for pair in _MOMENT_KEYS for key in pai
 _INCEPTION_HEADS = {64: "64", 192: "192", 768: "768", 2048: "2048", 2023: "spatial"}
 _SPATIAL = "spatial"
 _LARGEST_ARRAY = 4 << 30  # float64 features of 50 000 images in 10 000 dimensions; more is a bomb
-_READING_ERRORS = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+_LISTING_ERRORS = (OSError, ValueError, zipfile.BadZipFile, struct.error, RuntimeError)
+_READING_ERRORS = (*_LISTING_ERRORS, EOFError, KeyError, MemoryError, zlib.error, lzma.LZMAError)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -56,7 +59,7 @@ def is_foreign_statistics(path: Path) -> bool:
             return head.startswith(_PICKLE_MAGIC)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except _LISTING_ERRORS:
         return False
     return _is_torch_archive(names) or bool({name.removesuffix(".npy") for name in names} & _KEYS)
 
@@ -66,7 +69,7 @@ def holds_sample_images(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "arr_0.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except _LISTING_ERRORS:
         return False
 
 
@@ -180,10 +183,7 @@ def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
         if info.filename.removesuffix(".npy") not in _KEYS:
             continue
         with archive.open(info) as member:
-            if npy_format.read_magic(member) == (1, 0):
-                shape, _, dtype = npy_format.read_array_header_1_0(member)
-            else:
-                shape, _, dtype = npy_format.read_array_header_2_0(member)
+            shape, dtype = _read_header(member)
         if dtype.hasobject:
             raise InvalidInputError(
                 f"{path.name}: {info.filename!r} holds pickled objects, which could run code"
@@ -191,6 +191,18 @@ def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
         size = math.prod(shape) * dtype.itemsize
         if size > min(info.file_size, _LARGEST_ARRAY):
             raise InvalidInputError(f"{path.name}: {info.filename!r} asks for {size} bytes of memory")
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy_format.read_magic(member)
+    try:
+        if version == (1, 0):
+            shape, _, dtype = npy_format.read_array_header_1_0(member)
+        else:
+            shape, _, dtype = npy_format.read_array_header_2_0(member)
+    except Exception as error:  # numpy reads it as Python text, and lets the tokenizer's own errors out
+        raise ValueError(f"a header cannot be read: {error}") from error
+    return shape, dtype
 
 
 def _from_moments(arrays: Arrays, label: str) -> dict[str, HeadStatistics]:

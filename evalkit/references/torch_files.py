@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError, UnsafeCheckpointError
+from evalkit.pickle_bounds import check_bounds
 
 _FLOATS: Final = ("f4", "f8")
 _ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)|global [\"'`]?([\w]+\.[\w.]+)|module ([\w.]+)")
@@ -83,6 +84,7 @@ def read_torch_arrays(path: Path) -> dict[str, NDArray[Any]]:
         InvalidInputError: it cannot be read, or is no such dict.
     """
     try:
+        check_bounds(path)
         with torch.serialization.safe_globals([*_STAND_INS]):
             loaded: object = torch.load(path, weights_only=True, mmap=False, map_location="cpu")
     except Exception as error:  # a crafted file can raise anything; all of it is bad input

@@ -122,9 +122,15 @@ def list_infos(path: Path) -> list[zipfile.ZipInfo]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
+            infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, struct.error, ValueError) as error:
         raise InvalidInputError(f"{path.name!r} is not a readable zip archive: {error}") from error
+    size = path.stat().st_size
+    if not all(info.filename and 0 <= info.header_offset < size for info in infos):
+        raise InvalidInputError(
+            f"{path.name!r} is not a readable zip archive: a member has no name or lies outside"
+        )
+    return infos
 
 
 def _list_members(path: Path) -> Iterator[Member]:

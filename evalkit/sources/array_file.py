@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -22,7 +23,15 @@ from evalkit.sources.members import ArchiveLimits
 # An array is one member, so that only its size can tell a bomb from a large set of flat images.
 _LIMITS = ArchiveLimits(ratio_from_bytes=2**30)
 _HEADER_READERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-_READING_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_READING_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,  # zipfile: encrypted, or packed in a way that it does not know
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,10 @@ def _read_header(stream: IO[bytes]) -> _Header:
     version = npy_format.read_magic(stream)
     if version not in _HEADER_READERS:
         raise ValueError(f"npy format version {version} holds no images")
-    shape, fortran_order, dtype = _HEADER_READERS[version](stream)
+    try:
+        shape, fortran_order, dtype = _HEADER_READERS[version](stream)
+    except Exception as error:  # numpy reads it as Python text, and lets the tokenizer's own errors out
+        raise ValueError(f"its header cannot be read: {error}") from error
     if any(side < 0 for side in shape):
         raise ValueError(f"negative shape {shape}")
     return _Header(shape, fortran_order, dtype, stream.tell())

@@ -13,6 +13,7 @@ from evalkit.errors import InvalidInputError
 from evalkit.sources.decode import IMAGE_SUFFIXES
 
 LABEL_FILE = "dataset.json"  # the label list of StyleGAN and EDM data sets
+_MOST_CLASSES = 2**31  # a class that int64 cannot hold is no class
 
 Labels = tuple[IndexArray, tuple[str, ...] | None]
 
@@ -66,7 +67,7 @@ def labels_from_json(names: Sequence[str], text: bytes) -> Labels | None:
         return None
     for name in names:
         label = labels.get(name)
-        if type(label) is not int or label < 0:
+        if type(label) is not int or not 0 <= label < _MOST_CLASSES:
             raise InvalidInputError(f"{LABEL_FILE!r} has no class number for {name!r}, but {label!r}")
     return np.asarray([labels[name] for name in names], dtype=np.int64), None
 

@@ -62,6 +62,9 @@ class ParquetTable:
             raise InvalidInputError(f"{path.name!r} claims {self._metadata.num_rows} rows")
         sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        counts = {int(self._starts[-1]), *([] if self.labels is None else [len(self.labels)])}
+        if min(sizes, default=0) < 0 or len(counts) > 1:
+            raise InvalidInputError(f"{path.name!r} claims different numbers of rows: it is corrupt")
         self.names: Sequence[str] = _RowNames(int(self._starts[-1]))
         self._cache: dict[int, list[bytes]] = {}
         self._lock = Lock()
@@ -112,6 +115,10 @@ class ParquetTable:
             raise InvalidInputError(
                 f"row group {group} of {self._path.name!r} is corrupt: {error}"
             ) from error
+        if len(rows) != self._starts[group + 1] - self._starts[group]:
+            raise InvalidInputError(
+                f"row group {group} of {self._path.name!r} has not as many rows as it claims"
+            )
         return rows
 
 

@@ -86,7 +86,7 @@ def read_suite(path: Path, flags: Mapping[str, Flag]) -> Suite:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     return _Reader(path, flags).suite(data)
 

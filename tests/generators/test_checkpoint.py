@@ -64,6 +64,7 @@ class _Attack:
         return (os.system, (f"touch {self.target}",))
 
 
+@pytest.mark.fault("checkpoint-runs-code")
 @pytest.mark.parametrize("forced", [False, True])
 def test_pickle_that_runs_code_is_refused_and_named(tmp_path, monkeypatch, forced):
     if forced:
@@ -77,6 +78,7 @@ def test_pickle_that_runs_code_is_refused_and_named(tmp_path, monkeypatch, force
     assert not target.exists()
 
 
+@pytest.mark.fault("checkpoint-keys")
 def test_missing_unexpected_and_misshapen_are_all_listed(tmp_path, network):
     state = dict(network.state_dict())
     state["0.weight"] = torch.zeros(9, 9)
@@ -91,6 +93,7 @@ def test_missing_unexpected_and_misshapen_are_all_listed(tmp_path, network):
     assert "0.weight has shape [9, 9], expected [4, 3]" in message
 
 
+@pytest.mark.fault("checkpoint-keys")
 def test_at_most_ten_problems_are_listed(tmp_path):
     network = nn.Sequential(*(nn.Linear(1, 1) for _ in range(8)))
     path = tmp_path / "x.pt"
@@ -99,6 +102,7 @@ def test_at_most_ten_problems_are_listed(tmp_path):
         load_weights(network, read_checkpoint(path), name="toy")
 
 
+@pytest.mark.fault("checkpoint-not-finite")
 def test_weights_that_are_not_finite_are_named(tmp_path, network):
     state = dict(network.state_dict())
     state["1.weight"] = torch.tensor([1.0, float("nan"), 1.0, 1.0])
@@ -108,6 +112,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, network):
         load_weights(network, read_checkpoint(path), name="toy")
 
 
+@pytest.mark.fault("checkpoint-odd-tensors")
 @pytest.mark.parametrize(
     "content",
     [

@@ -149,6 +149,7 @@ class _Attack:
         return (os.system, (f"touch {self.target}",))
 
 
+@pytest.mark.fault("checkpoint-runs-code")
 @pytest.mark.parametrize("forced", [False, True])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_file_that_runs_code(tmp_path, monkeypatch, legacy, forced):
@@ -162,6 +163,7 @@ def test_torch_file_that_runs_code(tmp_path, monkeypatch, legacy, forced):
         assert not target.exists()
 
 
+@pytest.mark.fault("checkpoint-is-a-program")
 def test_programs_are_refused(tmp_path):
     script = tmp_path / "x.pt"
     with warnings.catch_warnings():
@@ -180,6 +182,7 @@ def test_programs_are_refused(tmp_path):
         assert "state_dict" in caught.value.hint
 
 
+@pytest.mark.fault("checkpoint-odd-tensors")
 def test_tensors_that_are_not_plain_are_named(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of their removal
@@ -217,6 +220,7 @@ def test_other_contents_say_what_is_there(tmp_path, content):
     assert caught.value.hint
 
 
+@pytest.mark.fault("checkpoint-odd-tensors")
 def test_arrays_that_hold_objects(tmp_path):
     (tmp_path / "x.npz").write_bytes(_arrays(a=np.array([{}, 1], dtype=object)))
     with pytest.raises(CheckpointError, match="plain arrays"):
@@ -255,6 +259,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.fault("safetensors-damaged")
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_files_are_refused(tmp_path, name):
     (tmp_path / "x").write_bytes(DAMAGED[name])

@@ -9,8 +9,8 @@ import zipfile
 import pytest
 import torch
 
+from evalkit import pickle_bounds
 from evalkit.errors import CheckpointError
-from evalkit.generators import pickle_bounds
 from evalkit.generators.checkpoint import read_checkpoint
 
 
@@ -78,6 +78,7 @@ BOMBS = {
         "copies",
     ),
     "bytearray": (b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "bytearray"),
+    "long name": (b"c" + b"x" * 16_000 + b"\ny\n.", "16002 characters"),
     "many operations": (b"N0" * 60_000 + b"}.", "operations"),
 }
 

@@ -264,6 +264,7 @@ def test_what_a_revision_had_is_checked_too(built):
         check(built, since="origin/main")
 
 
+@pytest.mark.fault("script-name")
 def test_a_page_holds_hostile_words_as_text(board, publish, make_record):
     publish(board, make_record("evil", 9.0), notes="<script>alert(1)</script> =1+1")
     build(board)

@@ -119,6 +119,7 @@ def test_numbers_read_back_exactly(value, count):
     assert len(text.split("\n")[1].split(",")[0]) == len(repr(value))
 
 
+@pytest.mark.fault("formula-name")
 @given(st.lists(st.one_of(st.none(), st.text()), min_size=1, max_size=3))
 def test_every_text_stays_in_its_cell_and_none_is_a_formula(texts):
     names = [f"c{i}" for i in range(len(texts))]
@@ -148,6 +149,7 @@ def test_pandas_reads_the_scores_of_a_board(board):
     assert not frame.duplicated(["run_id", "metric", "variant"]).any()
 
 
+@pytest.mark.fault("formula-name")
 def test_hostile_notes_are_inert_in_every_table(make_record):
     runs = [stored(make_record("a"), notes=HOSTILE, source_url="https://a.org/_x_*y*")]
     found = board_of(INFO, runs)

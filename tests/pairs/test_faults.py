@@ -32,6 +32,7 @@ def test_unmatched_images(folders, evaluate):
     assert record.inputs.used == 19
 
 
+@pytest.mark.fault("mixed-sizes")
 def test_different_sizes_are_refused_and_named(folders, evaluate):
     Image.open(folders[0] / "09.png").resize((24, 20)).save(folders[0] / "09.png")
     with pytest.raises(InvalidInputError, match=r"'09.png' is 24 x 20, its reference '09.png' 48") as caught:
@@ -66,6 +67,7 @@ def test_transparency_is_refused_unless_decided(folders, evaluate):
     )
 
 
+@pytest.mark.fault("sixteen-bit-gray")
 def test_a_sixteen_bit_image_equals_its_eight_bits(tmp_path, evaluate):
     ramp = np.arange(64 * 32, dtype=np.uint16).reshape(32, 64) * 32
     for folder in ("a", "b"):

@@ -194,6 +194,7 @@ NPZ_FAULTS = {
 }
 
 
+@pytest.mark.fault("bad-statistics")
 @pytest.mark.parametrize("fault", NPZ_FAULTS)
 def test_a_bad_npz_is_refused_saying_which(tmp_path: Path, fault: str):
     arrays, message = NPZ_FAULTS[fault]

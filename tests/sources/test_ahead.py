@@ -155,6 +155,7 @@ def test_an_interruption_keeps_whole_shards_and_leaves_no_thread(folder, tmp_pat
     np.testing.assert_array_equal(done.features("thumbnail"), features_in_turn(source))
 
 
+@pytest.mark.fault("out-of-memory")
 def test_running_out_of_memory_reads_again_in_halves(folder, reads, tmp_path):
     pixels = build_extractor("pixels")
 

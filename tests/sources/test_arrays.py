@@ -93,6 +93,7 @@ def test_labels_that_do_not_fit_are_refused(save, images, labels):
         open_source(save(images, labels))
 
 
+@pytest.mark.fault("float-images", "nan-pixels")
 def test_float_arrays_are_refused_with_their_range(save, images):
     unit = images.astype(np.float32) / 255
     with pytest.raises(UsageError, match=r"float32 in 0\.\.1, not uint8") as error:

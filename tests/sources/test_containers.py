@@ -101,6 +101,7 @@ def test_spec_of_a_folder_follows_names_and_policy(write, files):
     assert (white.sha256, dict(white.params)) == (spec.sha256, {"count": 9, "alpha": "white"})
 
 
+@pytest.mark.fault("mixed-sizes")
 def test_mixed_sizes_come_as_a_list(write, encode):
     sizes = {"a.png": (4, 5), "b.png": (6, 5), "c.png": (4, 5)}
     files = {name: encode(np.zeros((*size, 3), np.uint8)) for name, size in sizes.items()}
@@ -140,6 +141,7 @@ def test_bad_images_fail_by_name(write, files, name):
     assert all(repr(bad) in error.value.message for bad in names)
 
 
+@pytest.mark.fault("images-damaged")
 def test_at_most_twenty_offenders_are_listed(write):
     source = open_source(write("bad.zip", {f"{i:03}.png": b"x" for i in range(33)}))
     with pytest.raises(InvalidInputError, match="33 of 33") as error:
@@ -148,6 +150,7 @@ def test_at_most_twenty_offenders_are_listed(write):
     assert "and 13 more" in error.value.message
 
 
+@pytest.mark.fault("images-damaged")
 @pytest.mark.parametrize("name", ["set", "set.zip", "set.tgz", "set.parquet"])
 def test_skip_records_rejects_and_changes_the_count(write, files, name):
     path = write(name, damaged_set(files))
@@ -192,6 +195,7 @@ def test_missing_unknown_and_empty_paths(tmp_path):
         open_source(tmp_path / "set.zip")
 
 
+@pytest.mark.fault("no-images")
 @pytest.mark.parametrize("name", ["none", "none.zip", "none.tar", "none.tgz"])
 def test_a_set_without_images_is_nothing_measured(write, name):
     with pytest.raises(NothingMeasuredError) as error:

@@ -232,6 +232,7 @@ def test_pickles_are_read_only_where_they_hold_plain_tensors(tmp_path: Path) -> 
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.fault("hub-remote-code")
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -253,6 +254,7 @@ def test_code_of_its_own_is_refused(
         open_pipeline(str(copy), SamplingOptions(steps=1))
 
 
+@pytest.mark.fault("hub-remote-code")
 @pytest.mark.parametrize("where", ["hub:owner/name", "hub:owner/name@main", f"hub:name@{COMMIT}"])
 def test_a_hub_repository_is_named_with_a_commit(where: str) -> None:
     """A branch is another model tomorrow."""
@@ -261,6 +263,7 @@ def test_a_hub_repository_is_named_with_a_commit(where: str) -> None:
     assert "hub:OWNER/NAME@REVISION" in str(caught.value.hint)
 
 
+@pytest.mark.fault("no-network")
 def test_without_a_network_the_hub_is_a_temporary_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 75, with the address to fetch by hand."""
 
@@ -274,6 +277,7 @@ def test_without_a_network_the_hub_is_a_temporary_error(monkeypatch: pytest.Monk
     assert f"https://huggingface.co/owner/name/tree/{COMMIT}" in str(caught.value.hint)
 
 
+@pytest.mark.fault("hub-remote-code")
 def test_a_snapshot_is_pinned_and_holds_no_pickles_beside_safetensors(
     ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 Torch's reader makes nothing but tensors and plain containers, yet a file of a few kilobytes can have it hash
 a tuple of tuples of tuples … (which overflows the interpreter's own stack and ends the process), copy one
-list a million times, or step through operations for hours. Here the pickle's operations are followed with
+list a million times, step through operations for hours, or search its own message about a name of 16 000
+characters for a minute. Here the pickle's operations are followed with
 the shapes of its objects in place of the objects themselves.
 """
 
@@ -21,6 +22,7 @@ _OLD_PICKLES = 5
 _MAX_OPERATIONS = 2_000_000
 _DEEPEST = 500
 _COPIED = 2**22
+_LONGEST_NAME = 1000
 _TEXT_UNIT = 16
 _TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
@@ -28,7 +30,12 @@ _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _CALLS = frozenset({"REDUCE", "NEWOBJ"})
 _APPENDED = frozenset({"APPEND", "APPENDS"})
 _KEYED = frozenset({"SETITEM", "SETITEMS", "ADDITEMS"})
+_NAMES = frozenset({"GLOBAL", "INST"})
 _NEW = frozenset({"EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"})
+
+
+class UnboundedPickleError(ValueError):
+    """No torch file that this is; what torch would do with it has no bound."""
 
 
 class _Shape:
@@ -49,8 +56,10 @@ def check_bounds(file: Path | IO[bytes]) -> None:
     """Refuse what no checkpoint does; a stream (of the old kind) is left where it was.
 
     Raises:
-        ValueError: tuples are nested more than 500 deep, calls and keys copy far more than the pickle holds,
-            there are more than two million operations, or the pickle is damaged.
+        UnboundedPickleError: tuples are nested more than 500 deep, calls and keys copy far more than the
+            pickle holds, there are more than two million operations, a name is absurdly long, or it does not
+            begin like a torch file.
+        ValueError: the pickle is damaged.
     """
     if isinstance(file, Path):
         with file.open("rb") as opened:
@@ -77,7 +86,7 @@ def _check_zip(path: Path) -> None:
 def _check_old(stream: IO[bytes], size: int, start: int = 0) -> None:
     stream.seek(start)
     if stream.read(len(LEGACY_MAGIC)) != LEGACY_MAGIC:
-        raise ValueError("it does not begin like a torch file")
+        raise UnboundedPickleError("it does not begin like a torch file")
     stream.seek(start)
     follower = _Follower(size)
     for _ in range(_OLD_PICKLES):
@@ -98,7 +107,7 @@ class _Follower:
         for operation, argument, _ in pickletools.genops(stream):
             self.operations -= 1
             if self.operations < 0:
-                raise ValueError("its pickle has more operations than any network's")
+                raise UnboundedPickleError("its pickle has more operations than any network's")
             name = operation.name
             if name == "MARK":
                 stack.append(None)
@@ -120,7 +129,7 @@ class _Follower:
         if name in _TUPLES or name in _CALLS:
             depth = 1 + max((item.depth for item in taken), default=0)
             if depth > _DEEPEST:
-                raise ValueError("its pickle nests tuples without end")
+                raise UnboundedPickleError("its pickle nests tuples without end")
             if name in _CALLS:
                 self._spend(taken)
             return _Shape(depth, taken)
@@ -142,14 +151,16 @@ class _Follower:
             shape = waiting.pop()
             self.copied -= shape.units + len(shape.items)
             if self.copied < 0:
-                raise ValueError("its pickle copies or hashes far more than it holds")
+                raise UnboundedPickleError("its pickle copies or hashes far more than it holds")
             waiting.extend(shape.items)
 
 
 def _check_name(operation: str, name: str | bytes) -> None:
+    if operation in _NAMES and len(name) > _LONGEST_NAME:
+        raise UnboundedPickleError(f"its pickle asks for a name of {len(name)} characters")
     # It makes as many bytes as a single number says; torch.save writes no such call.
     if operation == "GLOBAL" and str(name).endswith(" bytearray"):
-        raise ValueError("its pickle makes a bytearray")
+        raise UnboundedPickleError("its pickle makes a bytearray")
 
 
 def _take(stack: list[_Shape | None], operation: pickletools.OpcodeInfo) -> list[_Shape]:
