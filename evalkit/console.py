@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from evalkit.events import Event
 from evalkit.extraction import Progress
 
 
@@ -20,6 +21,10 @@ class Console(Protocol):
         """Show a bar of ``total`` images while the context is open."""
         ...
 
+    def tell(self, event: Event) -> None:
+        """Take an event that programs follow; people are told by notes and bars."""
+        ...
+
 
 class Silent:
     """Shows nothing."""
@@ -31,3 +36,6 @@ class Silent:
     def progress(self, title: str, total: int) -> Iterator[Progress]:  # noqa: ARG002 - part of the protocol
         """Count for nobody."""
         yield lambda _done: None
+
+    def tell(self, event: Event) -> None:
+        """Drop the event."""

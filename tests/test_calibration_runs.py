@@ -11,7 +11,7 @@ import pytest
 from evalkit.calibration import CalibrationRequest, Rounding, calibrate
 from evalkit.calibration.real import DEFAULT, TOGETHER
 from evalkit.calibration.rounding import rounding, variations
-from evalkit.calibration.runs import folder_of, measured
+from evalkit.calibration.runs import _OneBar, folder_of, measured
 from evalkit.calibration.synthetic import (
     CASES,
     record_of_influences,
@@ -19,6 +19,7 @@ from evalkit.calibration.synthetic import (
 from evalkit.calibration.tables import tables, to_data, verdict
 from evalkit.console import Silent
 from evalkit.errors import NotComparableError, NothingMeasuredError, UsageError
+from evalkit.events import PhaseBegan
 from evalkit.extraction import Interrupted
 from evalkit.gate.facts import Rule
 from evalkit.gate.rules import parse_rule
@@ -283,3 +284,15 @@ def test_requests_that_cannot_work(request_, changes, says):
 def test_too_few_images(request_, images):
     with pytest.raises(UsageError, match="at least 32"):
         _calibration(replace(request_, num_samples=images))
+
+
+def test_a_bar_of_its_own_passes_events_on():
+    told = []
+
+    class Listening(CountingConsole):
+        def tell(self, event):
+            told.append(event)
+
+    event = PhaseBegan(phase="scoring")
+    _OneBar(Listening(), images=4, advance=lambda _images: None).tell(event)
+    assert told == [event]

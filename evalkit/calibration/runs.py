@@ -12,6 +12,7 @@ from evalkit import strict_json
 from evalkit.console import Console
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.evaluate import run
+from evalkit.events import Event
 from evalkit.extraction import Progress, interruption
 from evalkit.gate.subjects import subject
 from evalkit.generators.containers import checkpoint_digest
@@ -133,6 +134,10 @@ class _OneBar:
                 yield advance
             return
         yield self._count
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        self.console.tell(event)
 
     def finish(self) -> None:
         """Count what the run did not tell of."""
