@@ -13,29 +13,46 @@ the embedded protocol, 512 from 8 192 images on); a half shard would be a second
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.core import Extractor, FeatureSet, ImageSource, IndexArray, Probe
+from evalkit.core import ImageSource, IndexArray
+from evalkit.disk_room import check_room
 from evalkit.errors import EvalkitError, TemporaryError
+from evalkit.extracted import Extracted, MissingShards
+from evalkit.jobs import Job, default_batch_size, state_store
 from evalkit.lanes import Lane, ShardFacts, measured, synchronise
 from evalkit.runtime import bitwise_numerics, strict_numerics
-from evalkit.seeding import stream
-from evalkit.shards import ShardLayout, ShardResult, ShardStore
+from evalkit.shard_locks import Waiting
+from evalkit.shards import ShardResult
 from evalkit.sources.ahead import ReadAhead
-from evalkit.spec import sha256_of
+
+__all__ = [
+    "AfterShard",
+    "Extracted",
+    "Interrupted",
+    "Job",
+    "MissingShards",
+    "Progress",
+    "default_batch_size",
+    "extract",
+    "interruption",
+    "missing",
+    "patience",
+    "state_store",
+]
 
 Progress = Callable[[int], None]
-AfterShard = Callable[[Sequence["Extracted"]], None]
-_KEY = 16
+AfterShard = Callable[[Sequence[Extracted]], None]
+_MOMENT_S = 0.1
+_FLOAT = 4  # bytes of a feature
 
 
 class Interrupted(EvalkitError):  # noqa: N818 - the user did it, it is no error
@@ -44,114 +61,10 @@ class Interrupted(EvalkitError):  # noqa: N818 - the user did it, it is no error
     exit_code = 130
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Job:
-    """What to extract: rows ``0 .. layout.count - 1`` of every lane.
-
-    ``source`` gives the images that the lanes' extractors see; None where probes make their own.
-    ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets
-    the shards of earlier runs. ``bitwise`` asks for the same bits on every run: one thread, and never
-    another batch size than ``batch_size``.
-    """
-
-    lanes: tuple[Lane, ...]
-    layout: ShardLayout
-    batch_size: int
-    device: torch.device
-    source: ImageSource | None = None
-    needs_labels: bool = False
-    fresh: bool = False
-    bitwise: bool = False
-
-    @classmethod
-    def of_probe(
-        cls, probe: Probe, *, heads: Sequence[str], count: int, state: Path, device: torch.device,
-        batch_size: int | None = None, fresh: bool = False, subject: str = "",
-    ) -> Self:  # fmt: skip
-        """Return the job of ``count`` rows of a probe, whose shards lie below ``state``.
-
-        ``subject`` tells apart what the probe's own spec may not: the digest of the source that it looks at.
-        """
-        layout = ShardLayout(count)
-        key = sha256_of([probe.spec.to_json(), subject])[: 2 * _KEY]
-        store = ShardStore(state / f"{key}-{layout.shard_size}")
-        return cls(
-            lanes=(Lane.of_probe(probe, tuple(heads), store),),
-            layout=layout,
-            batch_size=batch_size or default_batch_size(device),
-            device=device,
-            fresh=fresh,
-        )
-
-
-@dataclass(slots=True)
-class Extracted:
-    """Every shard of one lane (in order, so far, while images still come), and how it went."""
-
-    layout: ShardLayout
-    shards: list[ShardResult] = field(default_factory=list)
-    reused: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    def features(self, head: str) -> NDArray[np.float32]:
-        """Return float32 ``[n, d]`` of one head in index order."""
-        return np.concatenate([shard.features[head] for shard in self.shards])
-
-    def labels(self) -> IndexArray | None:
-        """Return the int64 ``[n]`` labels of the images, or None where they have none."""
-        parts = [shard.facts.get("labels") for shard in self.shards]
-        if any(part is None for part in parts):
-            return None
-        return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
-
-    def image_size(self) -> tuple[int, int] | None:
-        """Return ``(height, width)`` where all images share one size."""
-        sizes = {tuple(size) for shard in self.shards for size in shard.facts["sizes"]}
-        return sizes.pop() if len(sizes) == 1 else None
-
-    def blocks(self, *, contiguous: bool) -> tuple[IndexArray, ...]:
-        """Return the indices of each jackknife block: of those that are whole, while images still come.
-
-        Contiguous blocks are runs of shards, for images that are independent draws in index order; the
-        others are a fixed random partition, for files, whose order often follows their classes.
-        """
-        if contiguous:
-            return tuple(
-                np.concatenate([self.layout.indices(shard) for shard in block])
-                for block in self.layout.blocks()
-                if block.stop <= len(self.shards)
-            )
-        order = stream(0, "block").permutation(self.layout.count)
-        return tuple(np.sort(part) for part in np.array_split(order, len(self.layout.blocks())))
-
-    def in_blocks(
-        self, head: str, *, contiguous: bool, texts: NDArray[np.float32] | None = None
-    ) -> FeatureSet:
-        """Return the features of ``head`` cut into blocks, with labels where the images have them."""
-        features, labels = self.features(head), self.labels()
-        parts = self.blocks(contiguous=contiguous)
-        return FeatureSet(
-            tuple(features[part] for part in parts),
-            labels=None if labels is None else tuple(labels[part] for part in parts),
-            texts=None if texts is None else tuple(texts[part] for part in parts),
-        )
-
-
-def default_batch_size(device: torch.device) -> int:
-    """Return the batch size of ``--batch-size auto``; a batch never crosses a shard."""
-    return 64 if device.type == "cpu" else 512
-
-
-def state_store(state: Path, source: ImageSource, extractor: Extractor, layout: ShardLayout) -> ShardStore:
-    """Return where the shards of these images through this extractor lie: keyed by content, not by name."""
-    images, network = source.spec.digest()[:_KEY], extractor.spec.digest()[:_KEY]
-    return ShardStore(state / f"{images}-{network}-{layout.shard_size}")
-
-
 def extract(
     job: Job, *, progress: Progress, stop: Callable[[], int], after_shard: AfterShard | None = None
 ) -> tuple[Extracted, ...]:
-    """Compute every shard that is not there yet, in order, and return all of them, lane by lane.
+    """Compute every shard of the job that is not there yet, in order, and return all, lane by lane.
 
     Args:
         job: what to extract.
@@ -162,19 +75,24 @@ def extract(
     Raises:
         Interrupted: ``stop`` said so; whole shards are kept.
         InvalidInputError: an image or a feature is not usable.
+        MissingShards: the job computes nothing, and some shard is not there.
         TemporaryError: another process works on the same state, or the disk is full.
     """
     done = tuple(Extracted(job.layout) for _ in job.lanes)
     with ExitStack() as stack:
         # In one order everywhere, so that two runs that share folders cannot wait for each other.
         for store in sorted({lane.store for lane in job.lanes}, key=lambda store: store.folder):
-            stack.enter_context(store.exclusive())
+            stack.enter_context(store.exclusive(job.part, waiting=patience(stop) if job.patient else None))
         stack.enter_context(bitwise_numerics() if job.bitwise else strict_numerics())
         if job.fresh:
             for lane in job.lanes:
-                lane.store.clear()
-        images = stack.enter_context(_images(job, job.source)) if job.source is not None else None
+                lane.store.clear(job.part)
         pieces = _pieces(job, done)
+        if job.only_stored:
+            return _stored(job, pieces, done, progress=progress, after_shard=after_shard)
+        for lane in job.lanes:
+            check_room(lane.store.folder, wanted=lane.width * job.images * _FLOAT)
+        images = stack.enter_context(_images(job, job.source)) if job.source is not None else None
         piece = next(pieces, None)
         while piece is not None:
             following = next(pieces, None)
@@ -183,6 +101,47 @@ def extract(
                 after_shard(done)
             piece = following
     return done
+
+
+def _stored(
+    job: Job,
+    pieces: Iterator[_Piece],
+    done: tuple[Extracted, ...],
+    *,
+    progress: Progress,
+    after_shard: AfterShard | None,
+) -> tuple[Extracted, ...]:
+    """Return every shard as its file has it."""
+    missing: list[int] = []
+    for piece in pieces:
+        if piece.wanted:
+            missing.append(piece.shard)
+            continue
+        progress(len(piece.index))
+        for number, extracted in enumerate(done):
+            extracted.shards.append(piece.whole[number])
+        if after_shard is not None and not missing:
+            after_shard(done)
+    if missing:
+        raise MissingShards(missing, job.layout, [text for extracted in done for text in extracted.warnings])
+    return done
+
+
+def missing(job: Job) -> tuple[int, ...]:
+    """Return the shards of the job that :func:`extract` would compute; damaged files are removed."""
+    unused = tuple(Extracted(job.layout) for _ in job.lanes)
+    return tuple(piece.shard for piece in _pieces(job, unused) if piece.wanted)
+
+
+def patience(stop: Callable[[], int]) -> Waiting:
+    """Return what waits a moment for a folder that somebody else holds, unless the user has enough of it."""
+
+    def wait(_holder: str) -> None:
+        if signal_number := stop():
+            raise interruption(signal_number)
+        time.sleep(_MOMENT_S)
+
+    return wait
 
 
 def _images(job: Job, source: ImageSource) -> ReadAhead:
@@ -201,11 +160,14 @@ class _Piece:
 
 def _pieces(job: Job, done: Sequence[Extracted]) -> Iterator[_Piece]:
     """Look at each shard in order and tell what is missing."""
-    for shard in range(job.layout.shards):
+    for shard in job.layout.shards_of(job.part):
         piece = _Piece(shard, job.layout.indices(shard), {}, {})
         for number, lane in enumerate(job.lanes):
             result, warning = lane.store.read(shard, len(piece.index))
-            done[number].warnings += [warning] if warning else []
+            if warning:
+                done[number].warnings.append(
+                    warning if job.only_stored else f"{warning} and is computed again"
+                )
             if result is not None and _is_whole(job, lane, result):
                 piece.whole[number] = result
             else:
@@ -229,8 +191,8 @@ def _add_shard(
         then = following.index[: job.batch_size] if following is not None and following.wanted else None
         computed = _compute(job, piece, images=images, then=then, progress=progress, stop=stop)
         for number, result in computed.items():
-            job.lanes[number].store.write(piece.shard, result)
-            piece.whole[number] = result
+            path = job.lanes[number].store.write(piece.shard, result)
+            piece.whole[number] = replace(result, path=path)
     else:
         progress(len(piece.index))
     for number, extracted in enumerate(done):

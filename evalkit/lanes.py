@@ -26,21 +26,26 @@ Measure = Callable[[IndexArray, ImageBatch | None, Sequence[str]], Rows]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
-    """What is measured for each index, which heads are wanted, and where the shards are kept."""
+    """What is measured for each index, which heads are wanted, and where the shards are kept.
+
+    ``width`` is how many numbers all of the heads have for one index, 0 where nobody knows.
+    """
 
     measure: Measure
     heads: tuple[str, ...]
     store: ShardStore
+    width: int = 0
 
     @classmethod
     def of_extractor(cls, extractor: Extractor, heads: Sequence[str], store: ShardStore) -> Self:
         """Return the lane of a network that sees the images of the pass."""
-        return cls(partial(_extracted, extractor), tuple(heads), store)
+        width = sum(extractor.heads[head] for head in heads)
+        return cls(partial(_extracted, extractor), tuple(heads), store, width)
 
     @classmethod
     def of_probe(cls, probe: Probe, heads: Sequence[str], store: ShardStore) -> Self:
         """Return the lane of a probe, which needs no images of the pass."""
-        return cls(partial(_probed, probe), tuple(heads), store)
+        return cls(partial(_probed, probe), tuple(heads), store, sum(probe.heads[head] for head in heads))
 
 
 def _probed(probe: Probe, index: IndexArray, _batch: ImageBatch | None, heads: Sequence[str]) -> Rows:

@@ -6,6 +6,7 @@ archive, whose features go through the same one pass as everything else.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from evalkit.references import (
     REGISTERED,
     Reference,
     ReferenceBuilder,
+    cached_path,
     cached_reference,
     holds_sample_images,
     load_reference,
@@ -31,14 +33,17 @@ from evalkit.references import (
 from evalkit.references.builder import default_class_heads
 from evalkit.references.heads import BankDtype
 from evalkit.registry import did_you_mean
+from evalkit.shard_locks import Waiting, alone
 from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
+from evalkit.spec import Spec
 from evalkit.subjects import ImageOptions, identifier_from
 
 ExtractImages = Callable[[Job, str], Extracted]
 IMAGES_BANK = 10_000
 """Features kept of a reference that is a folder or archive of images (the 10 000 of ADM and PRDC)."""
 _READ_AT_ONCE = 64
+_MOMENT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +110,11 @@ def resolve_reference(  # noqa: PLR0913 - what a reference must hold, by keyword
     extract_images: ExtractImages,
     class_heads: Sequence[str] = (),
     bank_heads: Sequence[str] = (),
+    waiting: Waiting = lambda _holder: time.sleep(_MOMENT_S),
 ) -> Reference:
     """Return the reference called ``name``, built now where it has to be, with moments by class where asked.
+
+    A registered one is built by one process of a machine: the others are ``waiting``, and read what it kept.
 
     A file of the ADM evaluator holds sample images beside its moments: where features of ``bank_heads`` are
     wanted, they are those of these images, as that evaluator computes precision and recall.
@@ -129,8 +137,12 @@ def resolve_reference(  # noqa: PLR0913 - what a reference must hold, by keyword
         cached = cached_reference(name, extractor=extractor.spec, heads=wanted, class_heads=class_heads)
         if cached is not None:
             return cached
-        source, about = open_named_source(name, name=None, title=None, dataset=None, split=None)
-        return store_reference(build(source, about), name=name)
+        with alone(_lock_of(name, extractor.spec), waiting=waiting):
+            cached = cached_reference(name, extractor=extractor.spec, heads=wanted, class_heads=class_heads)
+            if cached is not None:
+                return cached
+            source, about = open_named_source(name, name=None, title=None, dataset=None, split=None)
+            return store_reference(build(source, about), name=name)
     if name not in reference_names() and path.exists() and not looks_like_statistics(path):
         opened = open_source(
             path,
@@ -168,6 +180,11 @@ def resolve_reference(  # noqa: PLR0913 - what a reference must hold, by keyword
     return reference
 
 
+def _lock_of(name: str, extractor: Spec) -> Path:
+    kept = cached_path(name, extractor=extractor)
+    return kept.with_name(f".{kept.name}.lock")
+
+
 def images_identity(source: ImageSource) -> str:
     """Return the content's digest; where decoding was told to change pixels, the digest of the whole spec."""
     spec = source.spec
@@ -194,6 +211,7 @@ def build_reference(
         layout=layout,
         batch_size=batch_size or default_batch_size(device),
         device=device,
+        patient=True,  # who else computes it, a part of the same run for example, does it for us too
     )
     about = order.about
     extracted = extract_images(job, f"reference {about.dataset}")

@@ -10,6 +10,7 @@ from evalkit.errors import UsageError
 from evalkit.extractors.facts import Backend
 from evalkit.generators import SamplingOptions
 from evalkit.generators.checkpoint import Weights
+from evalkit.mirror import NO_MIRROR, Mirror
 from evalkit.protocol import Precision
 from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
@@ -22,7 +23,7 @@ class ScoreRequest:
     ``strict`` asks for results that are equal to the last bit on every run of one machine: batches are fixed
     then, and ``batch_size`` is not used. ``precision``: ``fast`` runs the networks that measure in bfloat16,
     which is a protocol of its own. ``backend``: what runs those networks. ``translate``: the model turns
-    ``images`` into the images to score.
+    ``images`` into the images to score. ``mirror`` keeps the state below ``out`` equal to that elsewhere.
     """
 
     model: str | None = None
@@ -54,6 +55,7 @@ class ScoreRequest:
     out: Path = Path("evalkit-runs")
     fresh: bool = False
     command: tuple[str, ...] = ()
+    mirror: Mirror = field(default=NO_MIRROR, metadata={"key": None})
 
     def check(self) -> None:
         """Refuse what cannot work before anything is loaded.

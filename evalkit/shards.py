@@ -11,23 +11,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from evalkit.atomic import write_atomically
 from evalkit.core import IndexArray
-from evalkit.errors import TemporaryError
+from evalkit.shard_locks import Waiting, held
 
 _SMALLEST, _LARGEST, _WANTED = 8, 512, 16
 _MOST_BLOCKS, _FEWEST_EVEN_BLOCKS = 20, 10
@@ -54,10 +51,19 @@ class ShardLayout:
         """Number of shards."""
         return -(-self.count // self.shard_size)
 
+    def shards_of(self, part: Part | None) -> range:
+        """Return the numbers of the shards of a part; of all where there are no parts."""
+        return range(self.shards) if part is None else range(part.index, self.shards, part.count)
+
     def indices(self, shard: int) -> IndexArray:
         """Global indices of a shard, int64."""
         start = shard * self.shard_size
         return np.arange(start, min(start + self.shard_size, self.count), dtype=np.int64)
+
+    def range_of(self, shard: int) -> str:
+        """Return ``first..last`` of the indices of a shard, for messages."""
+        index = self.indices(shard)
+        return f"{index[0]}..{index[-1]}"
 
     def blocks(self) -> list[range]:
         """Return runs of shards that serve as jackknife blocks: at most 20, of equal size where possible."""
@@ -69,12 +75,44 @@ class ShardLayout:
         return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which shards one of ``count`` workers takes: every ``count``-th one from ``index`` on.
+
+    All parts together are every shard once, whatever their number; some are empty where there are more parts
+    than shards.
+
+    Raises:
+        ValueError: not ``0 <= index < count``.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"there is no part {self.index} of {self.count}")
+
+    @property
+    def key(self) -> str:
+        """A plain file name that no other part has."""
+        return f"{self.index}-of-{self.count}"
+
+    def owns(self, shard: int) -> bool:
+        """Whether ``shard`` is one of this part's."""
+        return shard % self.count == self.index
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardResult:
-    """Features of one shard, head -> float32 ``[n, d]``, and what was measured while making them."""
+    """Features of one shard, head -> float32 ``[n, d]``, and what was measured while making them.
+
+    ``path`` is where it lies; None while it is not written.
+    """
 
     features: Mapping[str, NDArray[np.float32]]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,50 +129,34 @@ class ShardStore:
         warning = None
         for path in sorted(self.folder.glob(f"{shard:06d}-*.safetensors")):
             content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest()[:_HASH_LENGTH] != path.stem.partition("-")[2]:
-                warning = f"state file {path.name} was damaged and is computed again"
+            if not _is_named_by(content, path):
+                warning = f"state file {path.name} was damaged"
                 path.unlink(missing_ok=True)
                 continue
             result = _decode(content)
             if result is not None and all(len(rows) == count for rows in result.features.values()):
-                return result, None
+                return replace(result, path=path), None
         return None, warning
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the folder, made where it is missing; the operating system frees it when the holder dies.
+    def exclusive(
+        self, part: Part | None = None, *, waiting: Waiting | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the folder, or a part of it, made where it is missing; see :func:`evalkit.shard_locks.held`.
 
         Raises:
             TemporaryError: another process holds it, or it cannot be written to.
         """
-        holder = self.folder / ".holder"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", blocking=False)
-            lock.acquire()
-        except Timeout as error:
-            who = holder.read_text().strip() if holder.is_file() else "unknown"
-            raise TemporaryError(
-                f"another evalkit run works on {self.folder} ({who})",
-                hint="wait for it, or choose another --out",
-            ) from error
-        except OSError as error:
-            raise TemporaryError(
-                f"cannot write to {self.folder}: {error.strerror}", hint="choose another --out"
-            ) from error
-        try:
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-            yield
-        finally:
-            lock.release()
+        return held(self.folder, part=None if part is None else part.key, waiting=waiting)
 
-    def clear(self) -> None:
-        """Remove every shard."""
+    def clear(self, part: Part | None = None) -> None:
+        """Remove every shard, or those of a part."""
         for path in self.folder.glob("*.safetensors"):
-            path.unlink(missing_ok=True)
+            number = path.name.partition("-")[0]
+            if part is None or (number.isdecimal() and part.owns(int(number))):
+                path.unlink(missing_ok=True)
 
-    def write(self, shard: int, result: ShardResult) -> None:
-        """Write a shard atomically, replacing files of the same shard.
+    def write(self, shard: int, result: ShardResult) -> Path:
+        """Write a shard atomically, replacing files of the same shard; return its path.
 
         Raises:
             TemporaryError: the disk is full or read-only; older files are untouched.
@@ -147,6 +169,34 @@ class ShardStore:
         write_atomically(path, content)
         for stale in older:
             stale.unlink(missing_ok=True)
+        return path
+
+    def adopt(self, path: Path, shard: int) -> None:
+        """Take the file of a shard of another folder, replacing others of the same shard; linked if possible.
+
+        Raises:
+            TemporaryError: it cannot be written.
+        """
+        own = self.folder / path.name
+        older = set(self.folder.glob(f"{shard:06d}-*.safetensors")) - {own}
+        if not own.exists():
+            try:
+                own.hardlink_to(path)
+            except OSError:  # another file system, or one without links
+                write_atomically(own, path.read_bytes())
+        for stale in older:
+            stale.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> ShardResult | None:
+    """Return what a state file holds, or None where it is damaged."""
+    content = path.read_bytes()
+    result = _decode(content) if _is_named_by(content, path) else None
+    return None if result is None else replace(result, path=path)
+
+
+def _is_named_by(content: bytes, path: Path) -> bool:
+    return hashlib.sha256(content).hexdigest()[:_HASH_LENGTH] == path.stem.partition("-")[2]
 
 
 def _decode(content: bytes) -> ShardResult | None:
@@ -154,6 +204,8 @@ def _decode(content: bytes) -> ShardResult | None:
         features = load(content)
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        return ShardResult(features=features, facts=json.loads(metadata.get("facts", "{}")))
-    except (SafetensorError, ValueError):
+        facts = json.loads(metadata.get("facts", "{}"))
+    except (SafetensorError, ValueError, RecursionError):
         return None
+    plain = all(rows.dtype == np.float32 and rows.ndim == 2 for rows in features.values())
+    return ShardResult(features=features, facts=facts) if plain and isinstance(facts, dict) else None

@@ -128,6 +128,7 @@ def test_a_repeated_run_reuses_every_shard(tmp_path, reference):
     assert first.performance[0].throughput == second.performance[0].throughput
 
 
+@pytest.mark.fault("signal")
 def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
     expected = _score(reference, tmp_path / "whole")
     batches = 0
@@ -154,6 +155,7 @@ def test_an_interruption_keeps_whole_shards_and_the_value(tmp_path, reference):
     assert [r.value for r in resumed.results] == pytest.approx([r.value for r in expected.results], rel=1e-6)
 
 
+@pytest.mark.fault("killed-at-random")
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_identical_value(tmp_path, reference):
     command = [
@@ -179,6 +181,7 @@ def test_a_killed_process_resumes_to_the_identical_value(tmp_path, reference):
     assert got["protocol"]["fingerprint"] == expected["protocol"]["fingerprint"]
 
 
+@pytest.mark.fault("state-damaged")
 def test_a_flipped_byte_in_the_state_is_computed_again(tmp_path, reference):
     expected = _values(_score(reference, tmp_path))
     path = sorted((tmp_path / "state").glob("*-16/*.safetensors"))[2]
@@ -190,6 +193,7 @@ def test_a_flipped_byte_in_the_state_is_computed_again(tmp_path, reference):
     assert any("damaged" in note for note in console.notes)
 
 
+@pytest.mark.fault("two-runs")
 def test_two_runs_on_one_state_are_told_apart(tmp_path, reference):
     from filelock import FileLock
 

@@ -146,6 +146,7 @@ def test_a_probe_goes_through_the_same_shards(tmp_path):
     assert len(probe.seen) == 50
 
 
+@pytest.mark.fault("out-of-memory")
 def test_out_of_memory_halves_the_batch_and_keeps_the_result(tmp_path, monkeypatch):
     class Small(Counting):
         def __call__(self, images, heads):

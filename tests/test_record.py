@@ -429,6 +429,7 @@ def test_round_trip_law(record):
     jsonschema.Draft202012Validator(schema()).validate(json.loads(text))
 
 
+@pytest.mark.fault("disk-full")
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
     minimal().write(path)

@@ -67,6 +67,7 @@ def test_clearing_leaves_nothing_to_read(tmp_path):
     assert store.read(0, 4) == (None, None)
 
 
+@pytest.mark.fault("state-damaged")
 @given(position=st.integers(0, 10_000), flip=st.integers(1, 255))
 def test_any_flipped_byte_is_noticed(tmp_path_factory, position, flip):
     store = ShardStore(tmp_path_factory.mktemp("shards"))
@@ -81,6 +82,7 @@ def test_any_flipped_byte_is_noticed(tmp_path_factory, position, flip):
     assert "damaged" in warning
 
 
+@pytest.mark.fault("killed-at-random")
 def test_a_temporary_file_of_a_killed_process_is_no_shard(tmp_path):
     (tmp_path / ".000000-abc.safetensors.123.tmp").write_bytes(b"half")
     assert ShardStore(tmp_path).read(0, 4) == (None, None)
