@@ -18,12 +18,15 @@ from evalkit.errors import EvalkitError
 # Name -> (module with an attribute of that name, one line for --help).
 _COMMANDS = {
     "score": ("evalkit.cli.score", "Score a model's samples, or images, against a reference."),
+    "plan": ("evalkit.cli.plan", "Say what a score will cost before it is begun: time, memory, disk."),
+    "merge": ("evalkit.cli.merge", "Score a run from the parts that `score --shard` computed."),
     "sample": ("evalkit.cli.sample", "Write samples of a model as PNG files or an npz."),
     "compare": ("evalkit.cli.compare", "Compare records in one table: quality, error bars, images/s."),
     "gate": ("evalkit.cli.gate", "Fail where a model became worse than its baseline: for CI."),
     "leaderboard": ("evalkit.cli.leaderboard", "Add records to a published board; build, check, export it."),
     "report": ("evalkit.cli.report", "One HTML page about a model or two: scores, samples, curves."),
     "suite": ("evalkit.cli.suite", "Score many models under many protocols and seeds, resumably."),
+    "status": ("evalkit.cli.status", "Say how far the runs below a folder are, and what is missing."),
     "log": ("evalkit.cli.log", "Send records to MLflow, W&B, TensorBoard or DVC."),
     "reference": ("evalkit.cli.reference", "Build, list, show, verify and export references."),
     "pairs": ("evalkit.cli.pairs", "Compare each generated image with its own reference image."),
@@ -38,6 +41,7 @@ _COMMANDS = {
     "doctor": ("evalkit.cli.doctor", "Check this machine: versions, device, weights, references."),
 }
 _INTERNAL, _INTERRUPTED = 70, 130
+_LONGEST_TEXT = 6000  # twenty offenders with long names fit
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -125,13 +129,18 @@ def run(argv: list[str]) -> int:
 
 
 def _tell(message: str, hint: str | None) -> None:
-    """Print what went wrong; a name of a file in it cannot move the cursor or colour the terminal."""
+    """Print what went wrong; a name of a file in it cannot move the cursor, colour or flood the terminal."""
     try:
-        click.echo(f"evalkit: {_CONTROL.sub('?', message)}", err=True)
+        click.echo(f"evalkit: {_shown(message)}", err=True)
         if hint:
-            click.echo(f"   hint: {_CONTROL.sub('?', hint)}", err=True)
+            click.echo(f"   hint: {_shown(hint)}", err=True)
     except BrokenPipeError:
         _silence(sys.__stderr__)
+
+
+def _shown(text: str) -> str:
+    cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+    return _CONTROL.sub("?", cut)
 
 
 def _silence(*streams: TextIO | None) -> None:

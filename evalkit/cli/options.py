@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from evalkit.cli.executor import FolderOrUrl
+
 if TYPE_CHECKING:
     from evalkit.generators import SamplingOptions
     from evalkit.pairs.request import Outputs
@@ -139,10 +141,27 @@ format_option = click.option(
     help="What is printed on stdout.",
 )
 
+trackers_option = click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    metavar="json|TRACKER",
+    help="json[:FILE]: the events of the run as JSON lines on stderr (or at the end of FILE); see "
+    "docs/observability.md. Also send each record to a tracker: jsonl:PATH, mlflow[:URI], wandb[:PROJECT], "
+    "tensorboard:DIR or dvc:DIR; repeatable. One that fails warns and changes nothing; see `evalkit log`.",
+)
+
 
 def out_option(purpose: str) -> Callable[[F], F]:
     """Return ``--out`` of a command that writes and resumes below a folder."""
     return click.option("--out", type=click.Path(path_type=Path), default=Path("evalkit-runs"), help=purpose)
+
+
+def out_or_url_option(purpose: str) -> Callable[[F], F]:
+    """Return an ``--out`` that may be a URL of an object store; see :mod:`evalkit.cli.executor`."""
+    return click.option(
+        "--out", type=FolderOrUrl(), default=Path("evalkit-runs"), metavar="DIR|URL", help=purpose
+    )
 
 
 def image_options(*, bad: str = "Images that cannot be read.") -> Callable[[F], F]:

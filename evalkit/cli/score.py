@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.executor import executing, executor_option, placed, refuse_elsewhere
 from evalkit.cli.options import (
     backend_option,
     batch_size_option,
@@ -22,7 +22,7 @@ from evalkit.cli.options import (
     format_option,
     image_options,
     names,
-    out_option,
+    out_or_url_option,
     pair_output_options,
     precision_option,
     preset_option,
@@ -31,7 +31,9 @@ from evalkit.cli.options import (
     take_image_options,
     take_pair_outputs,
     take_sampling_options,
+    trackers_option,
 )
+from evalkit.cli.sharing import console_of, shard_option, take_sharing
 from evalkit.cli.until_decided import take_until_decided, until_decided_options
 from evalkit.errors import UsageError
 
@@ -162,18 +164,13 @@ def _scalar(text: str) -> str | int | float | bool | None:
 @backend_option
 @score_weights_option
 @image_options()
-@out_option("Folder of records and of the state a killed run resumes from.")
+@out_or_url_option("Folder (or s3://…, gs://…) of records and of the state a killed run resumes from.")
+@executor_option("Who computes the shards.")
+@shard_option
 @click.option("--fresh", is_flag=True, help="Forget the state of earlier runs of the same subject.")
 @pair_output_options("Of --task reconstruct. ")
 @until_decided_options
-@click.option(
-    "--log",
-    "trackers",
-    multiple=True,
-    metavar="TRACKER",
-    help="Also send each record to a tracker: jsonl:PATH, mlflow[:URI], wandb[:PROJECT], tensorboard:DIR or "
-    "dvc:DIR; repeatable. One that fails warns and changes nothing; see `evalkit log`.",
-)
+@trackers_option
 @format_option
 def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Format, **flags: Any) -> int:  # noqa: ANN401
     """Score a model's samples, or a folder of images, against a reference.
@@ -185,30 +182,39 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     evalkit score --images samples.zip --reference real/
     evalkit score --task reconstruct --model vae --images photos/
     evalkit score --model ddpm --ckpt x.pt --until-decided --baseline runs/old.json --rule "kd rel=5%"
+    torchrun --nproc-per-node 4 -m evalkit score --model ddpm
 
     The same command continues where an earlier one was stopped.
     """
-    from evalkit.cli.console import StderrConsole, signals  # noqa: PLC0415 - loads torch
+    from evalkit.cli.event_log import take_event_log  # noqa: PLC0415 - loads torch
+    from evalkit.cli.record_output import rendered  # noqa: PLC0415
     from evalkit.tracking import log_record, parse_trackers  # noqa: PLC0415 - not for --help
 
-    trackers = parse_trackers(flags.pop("trackers"))
+    log, texts = take_event_log(flags.pop("trackers"))
+    trackers = parse_trackers(texts)
     deciding = take_until_decided(flags, models=len(models))
     if deciding and trackers:
         raise UsageError("--log does not go with --until-decided", hint="evalkit log RECORD --to TRACKER")
+    executor = flags.pop("executor")
+    refuse_elsewhere(executor, task=flags["task"], deciding=deciding is not None)
+    sharing = take_sharing(flags, deciding=bool(deciding), elsewhere=bool(executor), tracking=bool(trackers))
     scoring = scoring_of(flags.pop("task"), flags, models=len(models))
     requests = requests_of(models, ckpts, flags)
     records: list[RunRecord] = []
-    with signals() as stop, StderrConsole() as console:
+    with console_of(sharing, log) as (console, stop):
         for request in requests:
             (deciding or scoring).check(request)
-        if deciding:
-            return deciding.run(requests[0], console=console, stop=stop, output_format=output_format)
-        for request in requests:
-            records.append(scoring.run(request, console=console, stop=stop))
-            path = request.out / f"{records[-1].run_id}.json"
-            console.note(f"record: {path}")
-            log_record(records[-1], trackers, path=path, notify=console.note)
-    click.echo(_render(records, output_format), nl=False)
+        with placed(requests, flags["out"], console=console) as (requests, folder):
+            if deciding:
+                return deciding.run(requests[0], console=console, stop=stop, output_format=output_format)
+            with executing(executor, scoring.run, device=flags["device"], console=console) as run:
+                for record in sharing.records(requests, run, console=console, stop=stop):
+                    records.append(record)
+                    name = f"{record.run_id}.json"
+                    console.note(f"record: {folder.place(name)}")
+                    log_record(record, trackers, path=folder.path / name, notify=console.note)
+            if records:
+                click.echo(rendered(records, output_format), nl=False)
     return 0
 
 
@@ -279,17 +285,3 @@ def _take_checkpoint_choice(flags: dict[str, Any], *, models: int) -> None:
         raise UsageError("--preset goes with one --model", hint="score them one by one")
     if chosen != "ema":
         flags["checkpoint_weights"] = chosen
-
-
-def _render(records: list[RunRecord], output_format: Format) -> str:
-    """One record as its own table, several as a comparison; JSON is the record itself."""
-    from evalkit import strict_json  # noqa: PLC0415
-    from evalkit.reporting.formatting import style_for  # noqa: PLC0415
-    from evalkit.reporting.rendering import DEFAULT_WIDTH  # noqa: PLC0415
-    from evalkit.reporting.table import comparison_table, render, score_table  # noqa: PLC0415
-
-    if output_format == "json" and len(records) == 1:
-        return strict_json.dumps(records[0].to_json())
-    table = score_table(records[0]) if len(records) == 1 else comparison_table(records)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else DEFAULT_WIDTH
-    return render(table, output_format, style=style_for(sys.stdout), width=width)

@@ -17,7 +17,7 @@ from evalkit.request import ScoreRequest
 
 _BUILT_BY_THE_USER = ":"
 # What is done with the record, which a request does not hold.
-_NOT_OF_A_REQUEST = frozenset({"output_format", "trackers"})
+_NOT_OF_A_REQUEST = frozenset({"executor", "output_format", "shard", "trackers"})
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.executor import FolderOrUrl, executor_option
 from evalkit.cli.options import format_option, names
 from evalkit.errors import EvalkitError, UsageError
 
 if TYPE_CHECKING:
+    from evalkit.executors import RayOptions
     from evalkit.reporting.rendering import Format
     from evalkit.suites import Cell, Flag, Orders, Suite
     from evalkit.suites.facts import Kind, Place
+    from evalkit.suites.processes import Launcher
+    from evalkit.suites.scheduler import Launch
 
 # What a row, the suite or one run of it says instead; and files that each cell would overwrite.
 _NOT_IN_FILES = frozenset(
-    {"model", "name", "protocol", "seed", "device", "out", "fresh", "format", "log"}
+    {"model", "name", "protocol", "seed", "device", "out", "fresh", "format", "log", "executor", "shard"}
     | {"per_pair", "worst", "worst_by", "k", "until_decided", "baseline", "rule", "spec", "for"}
 )
 _NAME_OR_PATH = frozenset({"reference", "held_out", "attributes"})
@@ -32,29 +37,34 @@ _PAIRS = frozenset({"weights"})
 @click.option("--list", "list_", is_flag=True, help="List the suites that ship with evalkit.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FolderOrUrl(),
     metavar="DIR",
     help="Folder of records, logs, tables and suite.json.  [default: evalkit-runs/NAME]",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: one for each device]"
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs at once.  [default: one for each device; as many as the cluster has room for]",
 )
 @click.option(
     "--device", "devices", default="auto", callback=names, metavar="A,B,…",
     help="Given to the runs in turn: cpu, or cuda:0,cuda:1.",
 )  # fmt: skip
+@executor_option("Where the runs run.")
 @click.option("--only", multiple=True, callback=lambda c, p, v: names(c, p, ",".join(v)), metavar="MODEL",
               help="Run only these rows; repeat it, or write A,B.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Run everything again, what is done too.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after a run that failed.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the commands, run nothing.")
 @format_option
-def suite(suite: str | None, list_: bool, out: Path | None, output_format: Format, **flags: Any) -> int:  # noqa: ANN401
+def suite(suite: str | None, list_: bool, out: Path | str | None, output_format: Format, **flags: Any) -> int:  # noqa: ANN401
     """Score many models under many protocols with many seeds, then make tables.
 
     \b
     evalkit suite cifar10-jpeg                       the bundled models
     evalkit suite mine.toml --jobs 2 --device cuda:0,cuda:1
+    evalkit suite mine.toml --executor ray:auto      each run a task of the cluster
     evalkit suite mine.toml --dry-run                what would run
 
     The same command continues where an earlier one was stopped, and runs only what is missing or failed.
@@ -67,6 +77,12 @@ def suite(suite: str | None, list_: bool, out: Path | None, output_format: Forma
         raise UsageError(
             "which suite?", hint="evalkit suite FILE.toml, or a bundled one: evalkit suite --list"
         )
+    if isinstance(out, str):
+        raise UsageError(
+            "the folder of a suite is one of this machine", hint="--out DIR; evalkit score takes a URL"
+        )
+    if out is not None and out.is_file():
+        raise UsageError(f"{out} is a file", hint="--out DIR")
     return _run(suite, out, output_format, flags)
 
 
@@ -93,7 +109,7 @@ def _run(text: str, out: Path | None, output_format: Format, flags: dict[str, An
 
     found = read_suite(find_suite(text), score_flags())
     cells = cells_of(found)
-    devices = flags["devices"] or ("auto",)
+    devices, elsewhere = _devices(flags), flags["executor"] is not None
     orders = Orders(
         folder=out or Path("evalkit-runs") / found.name,
         jobs=flags["jobs"] or len(devices),
@@ -109,10 +125,46 @@ def _run(text: str, out: Path | None, output_format: Format, flags: dict[str, An
     todo = missing_cells(cells, orders, suite=found.name)
     if flags["dry_run"]:
         return _dry_run(chosen, todo, orders)
-    _tell_plan(found, chosen, todo, orders)
-    with signals() as stop, progress(len(todo)) as tell:
-        outcome = run_suite(cells, orders, suite=found.name, stop=stop, tell=tell)
+    with ExitStack() as stack:
+        if flags["executor"] is not None and todo:
+            orders, launch = stack.enter_context(_on_cluster(flags["executor"], orders, jobs=flags["jobs"]))
+        else:
+            launch = _here
+        _tell_plan(found, chosen, todo, orders, elsewhere=elsewhere)
+        stop, tell = stack.enter_context(signals()), stack.enter_context(progress(len(todo)))
+        outcome = run_suite(cells, orders, suite=found.name, stop=stop, tell=tell, launch_with=launch)
     return report(found, outcome, orders, output_format)
+
+
+def _devices(flags: dict[str, Any]) -> tuple[str, ...]:
+    devices: tuple[str, ...] = flags["devices"] or ("auto",)
+    if flags["executor"] is not None and len(devices) > 1:
+        raise UsageError("--executor ray gives out devices itself", hint="leave --device out, or name one")
+    return devices
+
+
+def _here(launcher: Launcher) -> Launch:
+    return launcher
+
+
+@contextmanager
+def _on_cluster(
+    options: RayOptions, orders: Orders, *, jobs: int | None
+) -> Iterator[tuple[Orders, Callable[[Launcher], Launch]]]:
+    """Give orders for a cluster, and what starts a run there."""
+    from evalkit.cli import main  # noqa: PLC0415 - it imports commands when they are called
+    from evalkit.executors.ray_engine import ray_engine  # noqa: PLC0415
+    from evalkit.suites.elsewhere import Elsewhere  # noqa: PLC0415 - loads torch
+
+    (device,) = orders.devices
+    with ray_engine(options, device=device, once=True, notify=_note) as engine:
+        devices = (engine.device if device == "auto" else device.partition(":")[0],)
+        ordered = replace(orders, devices=devices, jobs=jobs or max(engine.slots(), 1))
+        yield ordered, lambda launcher: Elsewhere(engine, launcher, main.run)
+
+
+def _note(text: str) -> None:
+    click.echo(f"evalkit: {text}", err=True)
 
 
 def score_flags() -> dict[str, Flag]:
@@ -180,10 +232,13 @@ def _dry_run(cells: Sequence[Cell], todo: Sequence[Cell], orders: Orders) -> int
     return 0
 
 
-def _tell_plan(found: Suite, chosen: Sequence[Cell], todo: Sequence[Cell], orders: Orders) -> None:
+def _tell_plan(
+    found: Suite, chosen: Sequence[Cell], todo: Sequence[Cell], orders: Orders, *, elsewhere: bool
+) -> None:
     done = f", {len(chosen) - len(todo)} done before" if len(todo) < len(chosen) else ""
-    click.echo(f"evalkit: {found.title}: {len(todo)} runs to do{done}; in {orders.folder}", err=True)
-    if orders.jobs > len(orders.devices) and len(todo) > 1:
+    where = f"; {orders.jobs} at once on the cluster" if elsewhere and todo else ""
+    click.echo(f"evalkit: {found.title}: {len(todo)} runs to do{done}{where}; in {orders.folder}", err=True)
+    if orders.jobs > len(orders.devices) and len(todo) > 1 and not elsewhere:
         click.echo(
             f"evalkit: {orders.jobs} runs at once on {len(orders.devices)} device"
             f"{'s' if len(orders.devices) > 1 else ''}: their images/s are lower than alone",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -60,7 +61,14 @@ def _cell(row: Row, protocol: str, seed: int) -> Cell:
         arguments=(*subject, *others, "--protocol", protocol, "--seed", str(seed)),
         key=_key(row, protocol, seed),
         place=row.place,
+        files=tuple(dict.fromkeys(str(path) for setting in row.settings for path in _files(setting))),
     )
+
+
+def _files(setting: Setting) -> Iterator[Path]:
+    for text in setting.values:
+        if (found := _file(setting.flag, text)) is not None:
+            yield found
 
 
 def _words(setting: Setting) -> list[str]:
@@ -104,11 +112,16 @@ def _bundled(row: Row) -> str | None:
 
 
 def _content(flag: Flag, text: str) -> str | None:
+    found = _file(flag, text)
+    return _digest(found) if found is not None else None
+
+
+def _file(flag: Flag, text: str) -> Path | None:
+    """Return the file or folder that a value names, where there is one."""
     if flag.place == "none":
         return None
     file = text.partition("=")[2] if flag.place == "pair" else text
-    found = next((path for path in (Path(file), Path(file.partition("@")[0])) if path.exists()), None)
-    return _digest(found) if found is not None else None
+    return next((path for path in (Path(file), Path(file.partition("@")[0])) if path.exists()), None)
 
 
 @cache

@@ -75,6 +75,7 @@ class Cell:
     Attributes:
         arguments: after ``evalkit score``, without the device and the output.
         key: digest of everything that can move its numbers; a cell of the same key is the same cell.
+        files: paths among the arguments, or in them after ``NAME=``: what another machine must have.
     """
 
     row: str
@@ -83,6 +84,7 @@ class Cell:
     arguments: tuple[str, ...]
     key: str
     place: str
+    files: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

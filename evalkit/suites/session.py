@@ -22,7 +22,7 @@ from evalkit.suites.manifest import (
     write_manifest,
 )
 from evalkit.suites.processes import SCORE, Launcher, exit_code_of
-from evalkit.suites.scheduler import Ended, Slot, run_cells
+from evalkit.suites.scheduler import Ended, Launch, Slot, run_cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +102,7 @@ def run_suite(
     suite: str,
     stop: Callable[[], int] = lambda: 0,
     tell: Callable[[Finished], None] = lambda _finished: None,
+    launch_with: Callable[[Launcher], Launch] = lambda launcher: launcher,
 ) -> Outcome:
     """Run the cells that are missing or failed; the manifest is replaced after each.
 
@@ -111,6 +112,7 @@ def run_suite(
         suite: its name, which the manifest keeps.
         stop: returns the number of a signal that arrived, or 0.
         tell: called with each cell as it ends.
+        launch_with: what starts a cell instead of a process of this machine; it leaves the same files.
 
     Raises:
         TemporaryError: another suite works in the folder, or it cannot be written to.
@@ -126,7 +128,9 @@ def run_suite(
         )
         write_manifest(orders.folder, manifest)
         states: dict[str, CellState] = {}
-        running = run_cells(todo, slots=slots, launch=launcher, stop=stop, fail_fast=orders.fail_fast)
+        running = run_cells(
+            todo, slots=slots, launch=launch_with(launcher), stop=stop, fail_fast=orders.fail_fast
+        )
         # Closed here, not when it is collected: an error while telling must not leave processes behind.
         with closing(running):
             for ended in running:

@@ -128,6 +128,7 @@ def test_an_unexpected_error_is_70_and_never_1(score, monkeypatch, capsys):
     assert "internal error" in capsys.readouterr().err
 
 
+@pytest.mark.fault("no-network")
 def test_a_missing_download_is_75_with_the_remedy(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("EVALKIT_OFFLINE", "1")
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
@@ -138,6 +139,7 @@ def test_a_missing_download_is_75_with_the_remedy(monkeypatch, tmp_path, capsys)
     assert "6726825d" in err
 
 
+@pytest.mark.fault("token")
 def test_secrets_are_in_no_file(score, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretvalue")
     monkeypatch.setattr(sys, "argv", ["evalkit", "score", "--name", "hf_verysecretvalue"])
@@ -186,12 +188,14 @@ def test_samples_are_those_that_score_sees(tmp_path, out):
     assert np.array_equal(np.stack([image.numpy() for image in batch.images]), expected)
 
 
+@pytest.mark.fault("stdout-closed")
 def test_a_reader_that_leaves_early_sees_no_traceback():
     command = f"{sys.executable} -m evalkit.cli list samplers | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.fault("locale-c")
 def test_plain_locale_and_no_color():
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}
     done = subprocess.run(
