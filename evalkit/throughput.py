@@ -115,7 +115,7 @@ def performance(
         latency_p50_ms=float(np.percentile(milliseconds, 50)),
         latency_p90_ms=float(np.percentile(milliseconds, 90)),
         latency_p99_ms=None,
-        nfe=getattr(generator, "evaluations_per_image", None) or None,
+        nfe=round(getattr(generator, "evaluations_per_image", None) or 0) or None,
         parameters=getattr(generator, "parameter_count", None),
         flops_per_image=warm.flops or None,
         peak_memory_bytes=peak_memory(device),

@@ -41,9 +41,10 @@ def threads_environment(
 ) -> dict[str, str]:
     """Return the environment of a cell: where several share the CPU, each gets its part of the cores.
 
-    What the user has set stays.
+    What the user has set stays. A cell is no rank of a launcher that started the suite.
     """
     variables = dict(os.environ if environ is None else environ)
+    variables.pop("TORCHELASTIC_RUN_ID", None)
     if jobs > 1 and device in {"cpu", "auto"}:
         share = str(max(1, _cores() // jobs))
         variables = {**dict.fromkeys(_THREADS, share), **variables}
