@@ -3,6 +3,9 @@
 Tridiagonal form, on the way to eigenvalues, reads the whole matrix for every column. A band of 32 needs only
 products of thick panels (the first stage of Bischof, Lang & Sun 2000, algorithm 1), and its determinants with
 30 shifts cost as much as one product of 400 columns (:mod:`evalkit.numerics.root_traces`).
+
+Every product is scipy's BLAS, as its LAPACK is: the threads of numpy's own copy of that library would go on
+waiting busily for more, and take the cores from this one (2.6 times the seconds on two cores).
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ def _reflectors(panel: Float64Array) -> tuple[Float64Array, Float64Array, Float6
     vectors[np.diag_indices(rank)] = 1
     # T^-1 = strict upper triangle of V^T V, with 1 / tau on the diagonal (Puglisi 1992); no reflection: 0.
     used = factors != 0
-    inverse = np.triu(vectors.T @ vectors, 1)
+    inverse = np.triu(blas.dgemm(1.0, vectors, vectors, trans_a=1), 1)
     inverse[:, ~used] = inverse[~used] = 0
     inverse[np.diag_indices(rank)] = 1 / np.where(used, factors, 1)
     weights = lapack.dtrtri(inverse)[0]
@@ -75,10 +78,10 @@ def _reflect(part: Float64Array, stop: int, vectors: Float64Array, weights: Floa
     """``(1 - V T V^T)^T A (1 - V T V^T)`` of the rows and columns from ``stop`` on, in place."""
     across = np.zeros((len(part), len(weights)), order="F")
     across[stop:] = vectors
-    product = blas.dsymm(1.0, part, across, lower=1)[stop:] @ weights
-    inner = weights.T @ (vectors.T @ product)
-    along = np.zeros_like(across)
-    along[stop:] = product - vectors @ (inner / 2)
+    product = blas.dgemm(1.0, blas.dsymm(1.0, part, across, lower=1), weights)
+    inner = blas.dgemm(0.5, weights, blas.dgemm(1.0, across, product, trans_a=1), trans_a=1)
+    along = blas.dgemm(-1.0, across, inner, beta=1.0, c=product, overwrite_c=1)
+    along[:stop] = 0.0
     blas.dsyr2k(-1.0, across, along, beta=1.0, c=part, lower=1, overwrite_c=1)
 
 

@@ -160,12 +160,12 @@ def _by_determinants(
     """Yield the distance without the rows of each group, and whether it is proven good enough."""
     freedom = whole.count - 1
     total = float(np.trace(whole.covariance)) * freedom
-    turn = np.asfortranarray(reference.factor @ spectrum.vectors)
+    turn = blas.dgemm(1.0, reference.factor, spectrum.vectors)
     rule = spectrum.rule(RULE_SHARE * LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear))
     for group in groups:
         rows, moved = _left_rows(group, whole)
         left = freedom - len(rows) + 1
-        nuclear, error = without_rows(spectrum, rows @ turn, rule)
+        nuclear, error = without_rows(spectrum, blas.dgemm(1.0, rows, turn), rule)
         at = whole.mean - reference.mean - moved
         traces = (total - float(np.vdot(rows, rows))) / left + reference.trace
         distance = float(at @ at) + traces - 2 * nuclear / np.sqrt(left)

@@ -98,7 +98,11 @@ def test_triangle_squares_back_and_multiplies(seed, d, rank, m):
     matrix = f @ f.T
     triangle, order = psd_triangle(matrix)
     assert sorted(order) == list(range(d))
-    assert triangle.shape == (d, min(rank, d))
+    assert len(triangle) == d
+    assert min(rank, d) <= triangle.shape[1] <= d
+    # The product f f^T is rounded, so that a column more may be found: of the size of that rounding.
+    beyond = np.square(triangle[:, min(rank, d) :])
+    assert beyond.max(initial=0.0) <= 4 * d * np.finfo(float).eps * np.abs(matrix).max(initial=1e-300)
     np.testing.assert_array_equal(triangle, np.tril(triangle))
     np.testing.assert_allclose(triangle @ triangle.T, matrix[np.ix_(order, order)], atol=1e-12)
     rows = rng.standard_normal((m, d))
