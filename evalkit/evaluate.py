@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from evalkit.record import DataInfo, Inputs, RunRecord, Status, redact_command
 from evalkit.redaction import redact_text
 from evalkit.references import Reference
 from evalkit.request import ScoreRequest
+from evalkit.runtime import bitwise_numerics
 from evalkit.telling import finished, identified
 from evalkit.throughput import performance
 
@@ -66,7 +68,7 @@ def _followed(opened: Opened, run_id: str, *, started: float) -> RunRecord:
     record.write(path)
     opened.console.tell(identified(record, path))
     try:
-        with products_on(str(opened.device)):
+        with products_on(str(opened.device), bitwise=opened.request.strict):
             record = _scored(opened, record)
     except Decided as decided:
         record = replace(record, status="partial", notes=str(decided))
@@ -108,12 +110,14 @@ def _scored(opened: Opened, record: RunRecord) -> RunRecord:
     for text in observed.warnings:
         notify(text)
     opened.console.tell(PhaseBegan(phase="scoring"))
+    with bitwise_numerics() if opened.request.strict else nullcontext():
+        results = measure(plan, measured, opened.probes, notify=notify)
     return replace(
         record,
         status="complete",
         warnings=(*record.warnings, *observed.warnings),
         protocol=protocol_info(plan, subject, materials=measured, probes=opened.probes),
-        results=measure(plan, measured, opened.probes, notify=notify),
+        results=results,
         env={**record.env, "extractor_backend": ", ".join(observed.backends) or None},
         **_speed(opened, plan, measured, observed),
     )

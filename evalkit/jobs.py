@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +12,7 @@ import torch
 from evalkit.core import Extractor, ImageSource, Probe
 from evalkit.lanes import Lane
 from evalkit.shards import Part, ShardLayout, ShardStore
+from evalkit.sources.fixed_blocks import BLOCK
 from evalkit.spec import sha256_of
 
 _KEY = 16
@@ -24,9 +25,9 @@ class Job:
     ``source`` gives the images that the lanes' extractors see; None where probes make their own.
     ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets
     the shards of earlier runs. ``bitwise`` asks for the same bits on every run: one thread, and never
-    another batch size than ``batch_size``. ``part``: only its shards, while others compute theirs in the same
-    folders. ``patient`` waits for whoever computes the same rows instead of refusing. ``only_stored``
-    computes nothing: what is not there is an error.
+    another batch size than ``batch_size`` (:meth:`strictly`). ``part``: only its shards, while others compute
+    theirs in the same folders. ``patient`` waits for whoever computes the same rows instead of refusing.
+    ``only_stored`` computes nothing: what is not there is an error.
     """
 
     lanes: tuple[Lane, ...]
@@ -46,6 +47,14 @@ class Job:
         """How many images its shards hold."""
         shards = self.layout.shards_of(self.part)
         return sum(len(self.layout.indices(shard)) for shard in shards)
+
+    def strictly(self) -> Self:
+        """Return the job that makes the same bits on every run, in state folders of its own (``b-…``)."""
+        lanes = tuple(
+            replace(lane, store=ShardStore(lane.store.folder.with_name(f"b-{lane.store.folder.name}")))
+            for lane in self.lanes
+        )
+        return replace(self, lanes=lanes, batch_size=BLOCK, bitwise=True)
 
     @classmethod
     def of_probe(

@@ -216,17 +216,17 @@ def _images_job(opened: Opened, plan: Plan) -> Job | None:
         extractor = opened.extractors[network]
         store = state_store(state, source, extractor, layout)
         lanes.append(Lane.of_extractor(extractor, plan.heads(network), store))
-    return Job(
+    job = Job(
         source=source,
         lanes=tuple(lanes),
         layout=layout,
-        batch_size=BLOCK if request.strict else request.batch_size or default_batch_size(opened.device),
+        batch_size=request.batch_size or default_batch_size(opened.device),
         device=opened.device,
         needs_labels=plan.needs_labels,
         fresh=request.fresh,
-        bitwise=request.strict,
         part=opened.part,
     )
+    return job.strictly() if request.strict else job
 
 
 def _probe_job(opened: Opened, planned: Planned) -> Job:
@@ -234,10 +234,11 @@ def _probe_job(opened: Opened, planned: Planned) -> Job:
     job = Job.of_probe(
         opened.probes[planned].probe, heads=(planned.head,), count=len(subject.source),
         state=request.out / STATE_FOLDER, device=opened.device,
-        batch_size=BLOCK if request.strict else request.batch_size, fresh=request.fresh,
+        batch_size=request.batch_size, fresh=request.fresh,
         subject=subject.source.spec.digest(),
     )  # fmt: skip
-    return replace(job, bitwise=request.strict, part=opened.part)
+    job = replace(job, part=opened.part)
+    return job.strictly() if request.strict else job
 
 
 def first_sample(opened: Opened, plan: Plan) -> WarmUp | None:
@@ -290,7 +291,9 @@ def _references(opened: Opened, *, held_out: bool) -> dict[Network, Reference]:
             image_options=request.image_options,
             state=request.out / STATE_FOLDER,
             device=opened.device,
-            extract_images=lambda work, title: opened.extract(work, title)[0],
+            extract_images=lambda job, title: opened.extract(
+                job.strictly() if request.strict else job, title
+            )[0],
             waiting=patience(opened.stop),
         )
     return resolved

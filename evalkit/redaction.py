@@ -14,10 +14,12 @@ _WORDS = rf"(?:{_KEY}|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENT
 _VARIABLE = re.compile(rf"{_WORDS}S?(?:_|$)", re.IGNORECASE)
 _FLAG = re.compile(rf"-{{1,2}}[\w-]*{_WORDS}", re.IGNORECASE)
 _ASSIGNMENT = re.compile(rf"(-{{0,2}}[\w.-]*{_WORDS}=).+", re.IGNORECASE | re.DOTALL)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# A password may hold "@" and even "/"; a port is followed by a path.
+_USERINFO = re.compile(r"(?<=://)(?:[^/@\s:]+:(?!\d+/)\S+|[^/\s]+)(?=@)")
 _QUERY = re.compile(rf"([?&][\w-]*(?:{_WORDS}|SIGNATURE|SIG)=)[^&\s]+", re.IGNORECASE)
 # A shorter value ("1", "main") also occurs by chance inside paths: it is removed only as a whole argument.
 _SHORTEST_SUBSTRING = 6
+_LONG = 16  # characters, which no name of a model, a protocol or a metric has in common with a token
 
 
 def redact_command(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -41,6 +43,19 @@ def redact_command(argv: Sequence[str], environ: Mapping[str, str] | None = None
         flag_before = _FLAG.fullmatch(argument) is not None
         redacted.append(_redact_text(argument, substrings))
     return tuple(redacted)
+
+
+def without_long_secrets(value: object) -> object:
+    """Return JSON data without long values of secret variables, and without passwords in URLs.
+
+    For data that is read back: a short value may by chance be the name of something in it.
+    """
+    if isinstance(value, str):
+        secrets = (text for name, text in os.environ.items() if _VARIABLE.search(name))
+        return _redact_text(value, [text for text in secrets if len(text) >= _LONG])
+    if isinstance(value, Mapping):
+        return {key: without_long_secrets(item) for key, item in value.items()}
+    return [without_long_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def redact_text(text: str) -> str:

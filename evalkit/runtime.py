@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from evalkit.errors import UsageError
 
@@ -116,7 +117,7 @@ def is_bitwise() -> bool:
 
 @contextmanager
 def bitwise_numerics() -> Iterator[None]:
-    """As :func:`strict_numerics`, on one thread and by deterministic algorithms alone.
+    """As :func:`strict_numerics`, on one thread, numpy's and scipy's too, and by deterministic algorithms.
 
     The number of threads decides how sums are split, so the last bits depend on it. On CUDA an operation
     that has no deterministic algorithm raises a RuntimeError.
@@ -128,7 +129,7 @@ def bitwise_numerics() -> Iterator[None]:
     try:
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
-        with strict_numerics():
+        with strict_numerics(), threadpool_limits(limits=1):
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic)

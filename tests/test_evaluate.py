@@ -280,6 +280,15 @@ def test_how_transparency_is_decoded_is_part_of_the_identity(tmp_path, reference
     assert len(prints) == (2 if as_reference else 1)
 
 
+def test_a_strict_run_takes_nothing_over_from_one_that_was_not(tmp_path, reference):
+    settings = {"model": None, "images": reference, "num_samples": 64, "metrics": ["fd"]}
+    _score(reference, tmp_path, **settings)
+    before = {path.parent.name for path in (tmp_path / "state").glob("*/*.safetensors")}
+    _score(reference, tmp_path, **settings, strict=True)
+    added = {path.parent.name for path in (tmp_path / "state").glob("*/*.safetensors")} - before
+    assert added == {f"b-{name}" for name in before}  # of the images, and of those of the reference
+
+
 class Notes(Silent):
     def __init__(self):
         self.notes = []

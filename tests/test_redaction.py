@@ -26,6 +26,11 @@ ENVIRON = {
         (["--api_key", "-x", "y"], ("--api_key", "[redacted]", "y")),
         (["PASSWORD=x"], ("PASSWORD=[redacted]",)),
         (["https://me:pw@host/x"], ("https://[redacted]@host/x",)),
+        (
+            ["https://me:p@w@host", "https://me:p/w@host/x"],
+            ("https://[redacted]@host", "https://[redacted]@host/x"),
+        ),
+        (["https://host:8080/x@v1"], ("https://host:8080/x@v1",)),
         (["https://h/x?a=1&token=zzz&b=2"], ("https://h/x?a=1&token=[redacted]&b=2",)),
         (["pre-hf_abcdef123-post"], ("pre-[redacted]-post",)),
         (["k1"], ("[redacted]",)),

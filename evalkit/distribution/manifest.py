@@ -19,12 +19,12 @@ from evalkit.atomic import write_atomically
 from evalkit.distribution.facts import PlanFacts, SubjectFacts
 from evalkit.distribution.identity import RunIdentity
 from evalkit.errors import InvalidInputError
-from evalkit.events import without_secrets
 from evalkit.observation import Observed
 from evalkit.opening import STATE_FOLDER
 from evalkit.provenance import environment
 from evalkit.record import utc_now
 from evalkit.record_parts import require
+from evalkit.redaction import redact_command, without_long_secrets
 from evalkit.request import ScoreRequest
 from evalkit.shards import Part, ShardLayout
 from evalkit.spec import Scalar
@@ -34,7 +34,7 @@ FOLDER = "parts"
 SCHEMA: Final = "evalkit.part/1"
 MOST_IMAGES = 1_000_000_000
 _NAME_DIGITS = 16
-_STATE_FILE = re.compile(r"(?P<lane>[0-9a-f]+(-[0-9a-f]+)*)/(?P<shard>[0-9]{6,})-[0-9a-f]{32}\.safetensors")
+_STATE_FILE = re.compile(r"(?P<lane>[0-9a-f]+(-[0-9a-f]+)*)/(?P<shard>[0-9]{6,9})-[0-9a-f]{32}\.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,9 @@ class PartManifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data without secrets."""
-        clean: dict[str, Any] = without_secrets(strict_json.encode_object(self))  # type: ignore[assignment]
+        data = strict_json.encode_object(self)
+        data["request"]["command"] = list(redact_command(self.request.command))
+        clean: dict[str, Any] = without_long_secrets(data)  # type: ignore[assignment]
         return clean
 
     @classmethod

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -92,7 +92,13 @@ class Rank:
         """
         if resolve_device(device).type != "cpu" or os.environ.get("OMP_NUM_THREADS", "1") != "1":
             return
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // self.local_world, 1))
+        torch.set_num_threads(max(_cores() // self.local_world, 1))
+
+
+def _cores() -> int:
+    with suppress(AttributeError):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -24,6 +24,8 @@ WIDTH = 32
 TOGETHER = 128
 # Rule and rounding: far below what the determinant tells of the matrix itself.
 RULE_ERROR = 1e-13
+# Squares of what is smaller or larger leave the range of numbers.
+SMALLEST_SCALE = 1e-60
 
 
 def band_of(matrix: Float64Array, *, width: int = WIDTH) -> Float64Array:
@@ -101,6 +103,9 @@ def root_trace(matrix: Float64Array, *, log_determinant: float) -> tuple[float, 
     """
     count = len(matrix)
     band = band_of(matrix)
+    largest = float(np.abs(band).max())
+    if not SMALLEST_SCALE < largest < 1 / SMALLEST_SCALE:
+        return None
     high = math.sqrt(float(2 * np.square(band).sum()))  # at least the Frobenius norm
     found = _log_determinant(band, 0.0)
     if found is None:

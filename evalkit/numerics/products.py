@@ -29,19 +29,29 @@ if TYPE_CHECKING:
 F = TypeVar("F", np.float32, np.float64)
 
 _device: ContextVar[str | None] = ContextVar("device of large products", default=None)
+_bitwise: ContextVar[bool] = ContextVar("whether float32 products are out of the question", default=False)
 
 
 @contextmanager
-def products_on(device: str) -> Iterator[None]:
-    """Compute the large float64 products of this thread's calls in torch on ``device``.
+def products_on(device: str, *, bitwise: bool = False) -> Iterator[None]:
+    """Compute the large products of this thread's calls in torch on ``device``.
 
-    Sums differ from numpy's in the last digits only. ``mps`` has no float64: there it is the CPU.
+    Sums differ from numpy's in the last digits only. ``mps`` has no float64: there it is the CPU. ``bitwise``
+    forbids float32 products whose rounding reaches a result: how threads cut them would show in more digits.
     """
-    token = _device.set("cpu" if device.startswith("mps") else device)
+    tokens = _device.set("cpu" if device.startswith("mps") else device), _bitwise.set(bitwise)
     try:
         yield
     finally:
-        _device.reset(token)
+        _device.reset(tokens[0])
+        _bitwise.reset(tokens[1])
+
+
+def multiplier() -> str | None:
+    """What computes float32 products that may be rounded into a result; None where they may not be."""
+    if _bitwise.get() or on_accelerator():
+        return None
+    return "numpy" if _device.get() is None or not _torch_keeps_float32() else "torch"
 
 
 class Products(Protocol[F]):
@@ -81,7 +91,13 @@ def product(left: Float64Array, right: Float64Array) -> Float64Array:
 def _torch_keeps_float32() -> bool:
     import torch  # noqa: PLC0415 - only where the context asks for it
 
-    return torch.get_float32_matmul_precision() == "highest"
+    # Follows both of torch's ways to set it; the older function raises where they were mixed.
+    return torch.backends.mkldnn.matmul.fp32_precision in {"ieee", "none"}  # type: ignore[attr-defined]
+
+
+def _writeable(rows: NDArray[F]) -> NDArray[F]:
+    """What torch takes: it warns of what is read-only and refuses what runs backwards."""
+    return np.require(rows, requirements="W") if min(rows.strides) >= 0 else rows.copy()
 
 
 class _NumpyProducts(Generic[F]):
@@ -105,12 +121,12 @@ class _TorchProducts(Generic[F]):
 
         self._from_numpy, self._multiply = torch.from_numpy, torch.matmul
         self._device = device
-        self._left: torch.Tensor = torch.from_numpy(left).to(device)
+        self._left: torch.Tensor = torch.from_numpy(_writeable(left)).to(device)
         self._buffer = self._left.new_empty(0)
 
     def tile(self, rows: slice, right: NDArray[F]) -> NDArray[F]:
         left = self._left[rows]
-        other: torch.Tensor = self._from_numpy(right).to(self._device)
+        other: torch.Tensor = self._from_numpy(_writeable(right)).to(self._device)
         size = len(left) * len(other)
         if self._buffer.numel() < size:
             self._buffer = left.new_empty(size)

@@ -20,9 +20,10 @@ import numpy as np
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
 from evalkit.numerics.tiles import PIECE_ENTRIES, panels
 
-TINY = 1e-33
+TINY = 1e-31
 SMALLEST_NORM, LARGEST_NORM = 1e-20, 1e30  # squared, of the largest row
-WIDEST = 500_000  # features, to which 1.05 covers the higher powers of the unit roundoff
+FARTHEST = 1e100  # beyond any entry, and its square is a number
+WIDEST = 200_000  # features, to which 1.05 covers the higher powers of the unit roundoff
 # Rows of a chunk of differences: what stays in a core's cache.
 CHUNK = 32
 THREADS = 2
@@ -75,6 +76,8 @@ def highest(reach: Float64Array, norms: Float64Array, gamma: float) -> Float64Ar
 
 def lowest(reach: Float64Array, norms: Float64Array, gamma: float) -> Float64Array:
     """Return what no entry is below whose true distance is ``reach`` or more; see :func:`highest`."""
+    # Below this reach the bound would rise again as the reach falls.
+    reach = np.minimum(np.maximum(reach, 2 * gamma * np.sqrt(norms) / (1 - gamma)), FARTHEST)
     return np.asarray(reach**2 - gamma * (2 * np.sqrt(norms) + reach) ** 2 - TINY)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray
 from evalkit.numerics.gram import Members, Sums
-from evalkit.numerics.products import on_accelerator, product, products_of
+from evalkit.numerics.products import multiplier, product, products_of
 from evalkit.numerics.tiles import column_panels, panels, row_panels
 
 # Of fewer pairs the bound would rarely be small enough; in fewer dimensions products are not what takes time.
@@ -96,7 +96,7 @@ def pays(x: FloatArray, y: FloatArray) -> bool:
 
 def is_single(x: FloatArray) -> TypeGuard[Float32Array]:
     """Whether products of the rows of ``x`` can be computed in float32, by this machine's processor."""
-    if x.dtype != np.float32 or on_accelerator():
+    if x.dtype != np.float32 or multiplier() is None:
         return False
     # By pieces, because einsum converts what it is given.
     parts = (np.einsum("ij,ij->i", x[rows], x[rows], dtype=np.float64) for rows in row_panels(len(x)))

@@ -29,7 +29,7 @@ from evalkit.mirror import NO_MIRROR, WHOLE, Mirror, Waiting
 from evalkit.object_stores.lease import Clock, Lease, Notify, held
 from evalkit.object_stores.store import ObjectStore, is_url
 
-_SHARD: Final = re.compile(r"[0-9]{6}-([0-9a-f]{32})\.safetensors")
+_SHARD: Final = re.compile(r"[0-9]{6,9}-([0-9a-f]{32})\.safetensors")
 _STATE: Final = "state"
 _SMALL: Final = ("parts", "progress")
 """Folders of small files that go up as they change."""

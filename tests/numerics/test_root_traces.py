@@ -107,6 +107,17 @@ def test_what_is_not_positive_definite_has_no_trace():
     assert cholesky(np.diag([1.0, 0.0])) is None
 
 
+@pytest.mark.parametrize("scale", [1e-90, 1e-82, 1e78, 1e90])
+def test_numbers_whose_squares_are_none_have_no_trace_by_determinants(scale):
+    sides = [moments(np.random.default_rng(seed).standard_normal((900, 300))) for seed in (0, 1)]
+    scaled = [(mean, scale * cov) for mean, cov in sides]
+    assert root_trace(np.asfortranarray(scaled[0][1]), log_determinant=0.0) is None
+    (mean_a, cov_a), (mean_b, cov_b) = scaled
+    found = frechet_distance(0 * mean_a, cov_a, 0 * mean_b, cov_b)
+    plain = frechet_distance(0 * mean_a, sides[0][1], 0 * mean_b, sides[1][1])
+    assert found / scale == pytest.approx(plain, rel=1e-9)
+
+
 def test_congruence_is_two_products():
     rng = np.random.default_rng(1)
     s = covariance(rng.standard_normal((30, 7)))

@@ -164,6 +164,8 @@ def test_which_sets_may_be_multiplied_in_float32():
     assert is_single(x)
     assert not is_single(x.astype(np.float64))
     assert not is_single(x * np.float32(1e19))
+    with products_on("cpu", bitwise=True):
+        assert not is_single(x)
     large = np.broadcast_to(np.float32(1), (8000, 256))
     assert pays(large, large)
     assert not pays(large[:2000], large)
