@@ -22,6 +22,7 @@ _TENSOR_GLOBALS = re.compile(
     r"|torch\.(?:\w+Storage|Size|device|bool|b?float\d+|complex\d+|u?int\d+)"
 )
 _PICKLE_BYTES = 1 << 26  # of a pickle are searched for the name; tensors' bytes are stored apart from it
+_MOST_REPEATED = 1 << 30  # bytes that a tensor may claim of a smaller storage
 _SHOWN = 10  # names listed in an error before it says "and N more"
 
 
@@ -76,9 +77,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _checked(tensor: Tensor, label: str) -> Tensor:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise CheckpointError(f"{label} is sparse, quantized or without data")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{label} repeats its numbers: looking at all would fill the memory")
-    if not bool(torch.isfinite(tensor).all()):
+    size, stored = tensor.numel() * tensor.element_size(), tensor
+    if size > tensor.untyped_storage().nbytes():
+        if size > _MOST_REPEATED:
+            raise CheckpointError(f"{label} repeats its numbers: looking at all would fill the memory")
+        stored = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # each number once
+    if not bool(torch.isfinite(stored).all()):
         raise CheckpointError(f"{label} holds NaN or infinity")
     return tensor.detach()
 

@@ -182,3 +182,14 @@ def test_bad_safetensors_are_refused(tmp_path: Path, fault: str) -> None:
         path.unlink()
     with pytest.raises(CheckpointError, match="layer" if fault == "nan" else r"bad\.safetensors"):
         read_tensors(path)
+
+
+def test_numbers_that_a_tensor_repeats_are_looked_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    for value, count, expected in ((1.0, 2**20, None), (float("nan"), 2**20, "NaN"), (1.0, 2**40, "repeats")):
+        torch.save({"w": torch.full((1,), value).expand(count)}, path)
+        if expected is None:
+            assert read_tensors(path)["w"].shape == (count,)
+        else:
+            with pytest.raises(CheckpointError, match=expected):
+                read_tensors(path)
