@@ -12,8 +12,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from hypothesis import settings
 
 from evalkit.extractors.inception_network import expected_layout
+
+# Speed is never asserted: a busy machine would fail a test by chance.
+settings.register_profile("evalkit", deadline=None)
+settings.load_profile("evalkit")
 
 
 def random_inception_state(*, counters: bool) -> dict[str, torch.Tensor]:
