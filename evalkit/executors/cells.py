@@ -49,7 +49,8 @@ def score_cell(
 ) -> CellEnded | Lacks:
     """Run one command in a worker that does nothing else afterwards; ``run`` is the command line.
 
-    An interruption reaches it as SIGINT: it keeps its whole shards, and they come back with exit code 130.
+    An interruption reaches it as SIGINT: it keeps its whole shards, which
+    Ray may no longer hand back.
     """
     try:
         places = places_of(tuple(order.paths.values()), contents, fetch)

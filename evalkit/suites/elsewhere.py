@@ -92,7 +92,7 @@ class CellTask:
         return self.code
 
     def send_signal(self, number: int) -> None:
-        """Interrupt it: whole shards come back."""
+        """Interrupt it."""
         del number
         self.asked = True
         self.place.engine.cancel(self.call)
