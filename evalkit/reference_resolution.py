@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ from evalkit.registry import did_you_mean
 from evalkit.shard_locks import Waiting, alone
 from evalkit.shards import ShardLayout
 from evalkit.sources import open_source
-from evalkit.spec import Spec
 from evalkit.subjects import ImageOptions, identifier_from
 
 ExtractImages = Callable[[Job, str], Extracted]
@@ -125,64 +124,89 @@ def resolve_reference(  # noqa: PLR0913 - what a reference must hold, by keyword
         NotComparableError: it was made with another extractor.
         OfflineError: a registered recipe needs a download that is not possible now.
     """
-    path, wanted = Path(name), tuple(heads)
-
-    def build(source: ImageSource, about: About) -> Reference:
-        order = ReferenceOrder(about=about, heads=wanted, bank_heads=wanted, class_heads=tuple(class_heads))
-        return build_reference(
-            source, order, extractor=extractor, state=state, device=device, extract_images=extract_images
-        )
-
+    resolving = _Resolving(
+        extractor=extractor, heads=tuple(heads), class_heads=tuple(class_heads), state=state, device=device,
+        extract_images=extract_images,
+    )  # fmt: skip
     if name in REGISTERED:
-        cached = cached_reference(name, extractor=extractor.spec, heads=wanted, class_heads=class_heads)
-        if cached is not None:
-            return cached
-        with alone(_lock_of(name, extractor.spec), waiting=waiting):
-            cached = cached_reference(name, extractor=extractor.spec, heads=wanted, class_heads=class_heads)
-            if cached is not None:
-                return cached
+        return resolving.registered(name, waiting=waiting)
+    path, known = Path(name), reference_names()
+    if name not in known and not path.exists():
+        raise UsageError(f"no reference, file or folder called {name!r}", hint=did_you_mean(name, known))
+    if name not in known and not looks_like_statistics(path):
+        return resolving.of_images(path, image_options)
+    return resolving.of_statistics(name, bank_heads=bank_heads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resolving:
+    """What a reference must hold, and what it is built with."""
+
+    extractor: Extractor
+    heads: tuple[str, ...]
+    class_heads: tuple[str, ...]
+    state: Path
+    device: torch.device
+    extract_images: ExtractImages
+
+    def registered(self, name: str, *, waiting: Waiting) -> Reference:
+        """Return what this machine keeps of a recipe, built now by one of its processes."""
+        if (kept := self._kept(name)) is not None:
+            return kept
+        path = cached_path(name, extractor=self.extractor.spec)
+        with alone(path.with_name(f".{path.name}.lock"), waiting=waiting):
+            if (kept := self._kept(name)) is not None:
+                return kept
             source, about = open_named_source(name, name=None, title=None, dataset=None, split=None)
-            return store_reference(build(source, about), name=name)
-    if name not in reference_names() and path.exists() and not looks_like_statistics(path):
+            return store_reference(self.build(source, about), name=name)
+
+    def _kept(self, name: str) -> Reference | None:
+        return cached_reference(
+            name, extractor=self.extractor.spec, heads=self.heads, class_heads=self.class_heads
+        )
+
+    def of_images(self, path: Path, options: ImageOptions) -> Reference:
+        """Return the statistics of a folder or archive of images."""
         opened = open_source(
-            path,
-            policy=image_options.policy,
-            workers=image_options.workers,
-            on_bad=image_options.on_bad,
-            max_bad=image_options.max_bad,
-        )
-        identifier = identifier_from(path)
-        names = opened.class_names or ()
-        return build(opened, About(name=identifier, title=identifier, dataset=identifier, class_names=names))
-    if name not in reference_names() and not path.exists():
-        raise UsageError(
-            f"no reference, file or folder called {name!r}", hint=did_you_mean(name, reference_names())
-        )
-    reference = load_reference(name, extractor=extractor.spec)
-    reference.check_extractor(extractor.spec)
-    if reference.extractor is None and extractor.spec.name != "inception-v3":
-        raise NotComparableError(
-            f"{name} holds statistics of another tool, which are InceptionV3's, not {extractor.spec.name}'s",
-            hint="add --protocol standard (or pytorch-fid, clean-fid, adm: as the file was made)",
-        )
-    without = tuple(h for h in bank_heads if h in reference.heads and not reference.heads[h].has_bank)
-    if reference.extractor is None and without and holds_sample_images(path):
-        order = ReferenceOrder(
-            about=About(name=path.stem, title=path.stem, dataset=path.stem),
-            heads=without, bank_heads=without, class_heads=(),
+            path, policy=options.policy, workers=options.workers, on_bad=options.on_bad,
+            max_bad=options.max_bad,
         )  # fmt: skip
-        samples = build_reference(
-            open_source(path), order, extractor=extractor, state=state, device=device,
-            extract_images=extract_images,
-        )  # fmt: skip
+        name = identifier_from(path)
+        return self.build(
+            opened, About(name=name, title=name, dataset=name, class_names=opened.class_names or ())
+        )
+
+    def of_statistics(self, name: str, *, bank_heads: Sequence[str]) -> Reference:
+        """Return a named reference or a file; of one by the ADM evaluator with features of its samples."""
+        reference = load_reference(name, extractor=self.extractor.spec)
+        reference.check_extractor(self.extractor.spec)
+        if reference.extractor is None and self.extractor.spec.name != "inception-v3":
+            raise NotComparableError(
+                f"{name} holds statistics of another tool, which are InceptionV3's, not "
+                f"{self.extractor.spec.name}'s",
+                hint="add --protocol standard (or pytorch-fid, clean-fid, adm: as the file was made)",
+            )
+        path = Path(name)
+        without = tuple(h for h in bank_heads if h in reference.heads and not reference.heads[h].has_bank)
+        if reference.extractor is not None or not without or not holds_sample_images(path):
+            return reference
+        about = About(name=path.stem, title=path.stem, dataset=path.stem)
+        samples = replace(self, heads=without, class_heads=()).build(open_source(path), about)
         banks = {head: samples.heads[head].kept for head in without}
         return reference.with_banks({head: bank for head, bank in banks.items() if bank is not None})
-    return reference
 
-
-def _lock_of(name: str, extractor: Spec) -> Path:
-    kept = cached_path(name, extractor=extractor)
-    return kept.with_name(f".{kept.name}.lock")
+    def build(self, source: ImageSource, about: About) -> Reference:
+        """Extract all images, and keep features of every head."""
+        return build_reference(
+            source,
+            ReferenceOrder(
+                about=about, heads=self.heads, bank_heads=self.heads, class_heads=self.class_heads
+            ),
+            extractor=self.extractor,
+            state=self.state,
+            device=self.device,
+            extract_images=self.extract_images,
+        )
 
 
 def images_identity(source: ImageSource) -> str:
@@ -216,18 +240,8 @@ def build_reference(
     about = order.about
     extracted = extract_images(job, f"reference {about.dataset}")
     labels = _labels(source, extracted) if order.class_heads != () else None
-    builder = ReferenceBuilder(
-        {head: extractor.heads[head] for head in order.heads},
-        bank_size=order.bank_size,
-        bank_heads=order.bank_heads,
-        bank_dtype=order.bank_dtype,
-        class_heads=_class_heads(order, extractor, labels),
-    )
-    for shard, result in enumerate(extracted.shards):
-        index = layout.indices(shard)
-        builder.update(result.features, index, None if labels is None else labels[index])
     size = extracted.image_size()
-    return builder.build(
+    return _folded(extracted, order, extractor, labels).build(
         name=about.name or about.dataset,
         title=about.title,
         dataset=about.dataset,
@@ -238,6 +252,22 @@ def build_reference(
         class_names=about.class_names,
         command=order.command,
     )
+
+
+def _folded(
+    extracted: Extracted, order: ReferenceOrder, extractor: Extractor, labels: IndexArray | None
+) -> ReferenceBuilder:
+    builder = ReferenceBuilder(
+        {head: extractor.heads[head] for head in order.heads},
+        bank_size=order.bank_size,
+        bank_heads=order.bank_heads,
+        bank_dtype=order.bank_dtype,
+        class_heads=_class_heads(order, extractor, labels),
+    )
+    for shard, result in enumerate(extracted.shards):
+        index = extracted.layout.indices(shard)
+        builder.update(result.features, index, None if labels is None else labels[index])
+    return builder
 
 
 def _class_heads(order: ReferenceOrder, extractor: Extractor, labels: IndexArray | None) -> tuple[str, ...]:

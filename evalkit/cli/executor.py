@@ -102,8 +102,12 @@ def refuse_elsewhere(options: RayOptions | None, *, task: str, deciding: bool) -
     if options is None:
         return
     if task == "reconstruct":
-        raise UsageError("--executor ray does not go with --task reconstruct", hint="leave it out")
+        raise UsageError(
+            "--executor ray does not go with --task reconstruct",
+            hint="leave it out: one process makes and compares the reconstructions",
+        )
     if deciding:
         raise UsageError(
-            "--executor ray does not go with --until-decided", hint="it looks at every shard as it comes"
+            "--executor ray does not go with --until-decided",
+            hint="leave one of them out: it looks at every shard as one process draws it",
         )

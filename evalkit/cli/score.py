@@ -38,9 +38,12 @@ from evalkit.cli.until_decided import take_until_decided, until_decided_options
 from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from evalkit.console import Console
+    from evalkit.object_stores import RunFolder
     from evalkit.record import RunRecord
     from evalkit.reporting.rendering import Format
     from evalkit.request import ScoreRequest
+    from evalkit.tracking.trackers import Named
 
 
 def _params(
@@ -188,7 +191,7 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     """
     from evalkit.cli.event_log import take_event_log  # noqa: PLC0415 - loads torch
     from evalkit.cli.record_output import rendered  # noqa: PLC0415
-    from evalkit.tracking import log_record, parse_trackers  # noqa: PLC0415 - not for --help
+    from evalkit.tracking import parse_trackers  # noqa: PLC0415 - not for --help
 
     log, texts = take_event_log(flags.pop("trackers"))
     trackers = parse_trackers(texts)
@@ -200,7 +203,6 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
     sharing = take_sharing(flags, deciding=bool(deciding), elsewhere=bool(executor), tracking=bool(trackers))
     scoring = scoring_of(flags.pop("task"), flags, models=len(models))
     requests = requests_of(models, ckpts, flags)
-    records: list[RunRecord] = []
     with console_of(sharing, log) as (console, stop):
         for request in requests:
             (deciding or scoring).check(request)
@@ -208,14 +210,23 @@ def score(models: tuple[str, ...], ckpts: tuple[Path, ...], output_format: Forma
             if deciding:
                 return deciding.run(requests[0], console=console, stop=stop, output_format=output_format)
             with executing(executor, scoring.run, device=flags["device"], console=console) as run:
-                for record in sharing.records(requests, run, console=console, stop=stop):
-                    records.append(record)
-                    name = f"{record.run_id}.json"
-                    console.note(f"record: {folder.place(name)}")
-                    log_record(record, trackers, path=folder.path / name, notify=console.note)
+                scored = sharing.records(requests, run, console=console, stop=stop)
+                records = [_announced(record, folder, trackers, console=console) for record in scored]
             if records:
                 click.echo(rendered(records, output_format), nl=False)
     return 0
+
+
+def _announced(
+    record: RunRecord, folder: RunFolder, trackers: Sequence[Named], *, console: Console
+) -> RunRecord:
+    """Say where a record is, and hand it to the trackers."""
+    from evalkit.tracking import log_record  # noqa: PLC0415 - not for --help
+
+    name = f"{record.run_id}.json"
+    console.note(f"record: {folder.place(name)}")
+    log_record(record, trackers, path=folder.path / name, notify=console.note)
+    return record
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evalkit.executors.orders import Contents, Fetch, Lacks
 from evalkit.executors.shipping import Lacking, SentPath
@@ -26,12 +28,15 @@ class CellOrder:
         command: the whole command as it is recorded.
         out: its output as it is shown.
         paths: files and folders among the arguments, by the text that stands there.
+        shards: what the engine keeps the shards under that it left when it ran before, by path below its
+            output; it goes on from them.
     """
 
     arguments: tuple[str, ...]
     command: tuple[str, ...]
     out: str
     paths: Mapping[str, SentPath]
+    shards: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +54,8 @@ def score_cell(
 ) -> CellEnded | Lacks:
     """Run one command in a worker that does nothing else afterwards; ``run`` is the command line.
 
-    An interruption reaches it as SIGINT: it keeps its whole shards, which
-    Ray may no longer hand back.
+    An interruption reaches it as SIGINT: its whole shards go back with exit code 130, as they do after an
+    error. Of a worker that dies nothing goes back.
     """
     try:
         places = places_of(tuple(order.paths.values()), contents, fetch)
@@ -58,19 +63,41 @@ def score_cell(
         return Lacks(paths=(lacking.path,))
     moved = {text: str(places[sent.path]) for text, sent in order.paths.items()}
     words = [_moved(word, moved) for word in order.arguments]
-    output, log = io.StringIO(), io.StringIO()
-    before = sys.argv
     with tempfile.TemporaryDirectory(prefix="evalkit-worker-") as folder:
         out = Path(folder) / _RECORDS
-        try:
-            sys.argv = list(order.command)
-            with redirect_stdout(output), redirect_stderr(log):
-                code = run([*words, "--out", str(out), "--format", "json"])
-        finally:
-            sys.argv = before
-        files = {path.relative_to(out).as_posix(): path.read_bytes() for path in _left(out)}
-    text = log.getvalue().replace(str(out), order.out)
-    return CellEnded(exit_code=code, output=output.getvalue().encode(), log=text.encode(), files=files)
+        for name, kept in order.shards.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(fetch(kept))
+        code, output, log = _told([*words, "--out", str(out), "--format", "json"], order.command, run)
+        with _uninterrupted():
+            files = {path.relative_to(out).as_posix(): path.read_bytes() for path in _left(out)}
+    text = log.replace(str(out), order.out)
+    return CellEnded(exit_code=code, output=output.encode(), log=text.encode(), files=files)
+
+
+def _told(
+    words: list[str], command: tuple[str, ...], run: Callable[[list[str]], int]
+) -> tuple[int, str, str]:
+    """Run a command that is recorded as ``command``; return its exit code and what it printed."""
+    output, log = io.StringIO(), io.StringIO()
+    before = sys.argv
+    try:
+        sys.argv = list(command)
+        with redirect_stdout(output), redirect_stderr(log):
+            code = run(words)
+    finally:
+        sys.argv = before
+    return code, output.getvalue(), log.getvalue()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hear no interruption: the command has ended, and would be lost."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _moved(word: str, moved: Mapping[str, str]) -> str:

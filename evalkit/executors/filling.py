@@ -28,7 +28,7 @@ from evalkit.executors.orders import (
     paths_of,
     with_paths,
 )
-from evalkit.executors.shipping import chunks_of
+from evalkit.executors.shipping import put_contents
 from evalkit.executors.worker import fill_shard, versions
 from evalkit.extraction import Job, interruption, missing
 from evalkit.mirror import NO_MIRROR
@@ -121,12 +121,8 @@ class _Work:
     def _send(self, lacks: Lacks) -> None:
         """Put the content of files where every machine can fetch it, once."""
         for sent in self.order.paths:
-            if sent.path not in lacks.paths:
-                continue
-            for file in sent.files:
-                if file.sha256 not in self.contents:
-                    source = Path(sent.path, file.place) if file.place else Path(sent.path)
-                    self.contents[file.sha256] = tuple(self.engine.put(piece) for piece in chunks_of(source))
+            if sent.path in lacks.paths:
+                put_contents(sent, self.contents, self.engine.put)
 
     def _keep(self, shard: int, filled: Filled) -> None:
         """Write the files of a shard into the run folder, having looked at each.

@@ -74,7 +74,6 @@ class Lacks:
     """A worker's machine has none of these files; it is to be asked again with their contents."""
 
     paths: tuple[str, ...]
-    node: str = ""
 
 
 def metric_identity(planned: Planned) -> str:

@@ -141,12 +141,15 @@ def ray_engine(
 ) -> Iterator[RayEngine]:
     """Connect to a cluster, or start one of this machine alone, and leave it at the end.
 
-    ``device`` as ``--device``: tasks get a GPU where it names one, or is ``auto`` and some node has any.
+    ``device`` as ``--device``: tasks get a GPU where it names one, or is ``auto`` and some node has any;
+    ``cpu`` reserves none.
 
     Raises:
-        UsageError: ray is not installed, or no node can ever run a task.
+        UsageError: ray is not installed, no node can ever run a task, or ``device`` contradicts
+            ``num_gpus``.
         TemporaryError: there is no cluster at the address.
     """
+    _check_device(options, device)
     ray = _imported()
     ours = not ray.is_initialized()
     if ours:
@@ -162,6 +165,16 @@ def ray_engine(
     finally:
         if ours:
             ray.shutdown()
+
+
+def _check_device(options: RayOptions, device: str) -> None:
+    gpus = options.num_gpus
+    if gpus is None or device == "auto" or bool(gpus) == device.startswith("cuda"):
+        return
+    raise UsageError(
+        f"--device {device} does not go with num_gpus={gpus:g} of --executor",
+        hint="leave one of them out: --device cpu reserves no GPU, --device cuda one for each task",
+    )
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module

@@ -50,14 +50,13 @@ def fill_shard(order: ShardOrder, ask: Ask, fetch: Fetch) -> Filled | Lacks:
     Raises:
         EvalkitError: as a run of one process; UsageError where another evalkit is installed here.
     """
-    node = socket.gethostname()
     console = _Notes()
     try:
         if order.key not in _open:
             _open.clear()  # before the next is loaded: two models may not fit
             _open[order.key] = _opened(order, ask.contents, fetch, console)
     except Lacking as lacking:
-        return Lacks(paths=(lacking.path,), node=node)
+        return Lacks(paths=(lacking.path,))
     opened, plan = _open[order.key]
     with tempfile.TemporaryDirectory(prefix="evalkit-worker-") as folder:
         files = _Files(Path(folder))
@@ -72,8 +71,12 @@ def fill_shard(order: ShardOrder, ask: Ask, fetch: Fetch) -> Filled | Lacks:
             warm = first_sample(work, plan) if ask.first else None
             one_pass(work, plan)
             probe_passes(work, plan)
-        observed, warnings = observed_in(work, warm), tuple(console.warnings)
-        return Filled(files=files.contents(), observed=observed, warnings=warnings, node=node)
+        return Filled(
+            files=files.contents(),
+            observed=observed_in(work, warm),
+            warnings=tuple(console.warnings),
+            node=socket.gethostname(),
+        )
 
 
 @dataclass(slots=True)

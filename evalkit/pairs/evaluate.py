@@ -16,6 +16,7 @@ from evalkit.console import Console
 from evalkit.core import Probe
 from evalkit.errors import NothingMeasuredError, UsageError
 from evalkit.extraction import Extracted, Interrupted, Job, default_batch_size, extract
+from evalkit.leftovers import clear_leftovers
 from evalkit.pairs.contact_sheet import write_worst
 from evalkit.pairs.edits import MeasuredEdits, edit_network, measure_edits
 from evalkit.pairs.measures import build_values, choose_measures
@@ -67,7 +68,7 @@ def measure_pairs(
     """
     started = time.monotonic()
     run = _Run.of(opened, measuring, task=task, console=console)
-    record = run.started()
+    record = begun = run.started()
     path = measuring.out / f"{record.run_id}.json"
     record.write(path)
     try:
@@ -85,6 +86,7 @@ def measure_pairs(
         raise
     record = replace(record, status="complete", duration_seconds=round(time.monotonic() - started, 3))
     record.write(path)
+    clear_leftovers(measuring.out, begun)
     return record
 
 

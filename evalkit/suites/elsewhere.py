@@ -1,5 +1,8 @@
 """Cells as tasks of a cluster: to the scheduler they are processes, and they leave the same files.
 
+A cell that did not get done hands back its whole shards, unless its worker died. They are listed beside its
+log, and sent along when it runs again, wherever that is.
+
 with ray_engine(options, once=True) as engine:
     run_suite(cells, orders, suite=name, launch_with=lambda launcher: Elsewhere(engine, launcher, run))
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,13 +20,14 @@ from evalkit.errors import EvalkitError, TemporaryError
 from evalkit.executors.cells import CellEnded, CellOrder, score_cell
 from evalkit.executors.engine import Engine
 from evalkit.executors.orders import Lacks
-from evalkit.executors.shipping import SentPath, chunks_of, sent_path
+from evalkit.executors.shipping import SentPath, put_contents, sent_path
 from evalkit.suites.facts import Cell
 from evalkit.suites.manifest import RECORDS
 from evalkit.suites.processes import Launcher, command_of
 from evalkit.suites.scheduler import Slot
 
 _INTERRUPTED = 128 + signal.SIGINT
+_SHARD = ".safetensors"
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class Elsewhere:
             command=("evalkit", *command),
             out=command[out + 1],
             paths={file: self._described(file) for file in cell.files},
+            shards={} if self.launcher.fresh else self._shards(cell),
         )
         task = CellTask(self, cell, order)
         task.submit()
@@ -60,12 +66,23 @@ class Elsewhere:
             self.described[file] = sent_path(Path(file))
         return self.described[file]
 
+    def _shards(self, cell: Cell) -> dict[str, object]:
+        """Put what an earlier run of a cell left where every machine can fetch it, by path of its file."""
+        kept: dict[str, object] = {}
+        listing, folder = self.listing(cell), self.launcher.folder / RECORDS
+        for name in listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else ():
+            for path in _same_shard(folder / name):
+                with suppress(OSError):  # it is computed again
+                    kept[path.relative_to(folder).as_posix()] = self.engine.put(path.read_bytes())
+        return kept
+
+    def listing(self, cell: Cell) -> Path:
+        """Where the shards are listed that a cell left without having got done."""
+        return self.launcher.log(cell).with_suffix(".shards")
+
     def send(self, sent: SentPath) -> None:
         """Put the content of files where every machine can fetch it, once."""
-        for file in sent.files:
-            if file.sha256 not in self.contents:
-                source = Path(sent.path, file.place) if file.place else Path(sent.path)
-                self.contents[file.sha256] = tuple(self.engine.put(piece) for piece in chunks_of(source))
+        put_contents(sent, self.contents, self.engine.put)
 
 
 @dataclass(slots=True)
@@ -122,7 +139,16 @@ class CellTask:
         write_atomically(launcher.log(self.cell), result.log)
         write_atomically(launcher.output(self.cell), result.output)
         _keep(launcher.folder / RECORDS, result.files, instead=launcher.fresh)
+        self._list(result)
         return result.exit_code
+
+    def _list(self, result: CellEnded) -> None:
+        """Note which shards the next run of the cell goes on from."""
+        listing = self.place.listing(self.cell)
+        if result.exit_code:
+            write_atomically(listing, "\n".join(name for name in result.files if name.endswith(_SHARD)))
+        else:
+            listing.unlink(missing_ok=True)
 
     def _failed(self, error: EvalkitError) -> int:
         if self.asked:
@@ -140,11 +166,16 @@ def _keep(folder: Path, files: Mapping[str, bytes], *, instead: bool) -> None:
         if place.is_absolute() or ".." in place.parts:
             raise TemporaryError(f"a worker sent a file called {name!r}")
         path = folder / place
-        shard = path.name.partition("-")[0]
-        before = list(path.parent.glob(f"{shard}-*.safetensors")) if path.suffix == ".safetensors" else []
+        before = _same_shard(path)
         if before and not instead:
             continue
         write_atomically(path, content)
         for older in before:
             if older != path:
                 older.unlink(missing_ok=True)
+
+
+def _same_shard(path: Path) -> list[Path]:
+    """Return the files of the shard that is at ``path``, whatever their content; none of another file."""
+    shard = path.name.partition("-")[0]
+    return sorted(path.parent.glob(f"{shard}-*{_SHARD}")) if path.suffix == _SHARD else []

@@ -131,19 +131,7 @@ def run_cells(
             _fill(queue, running, slots, launch)
             if not running:
                 return
-            for slot, run in list(running.items()):
-                code = run.process.poll()
-                if code is None:
-                    continue
-                del running[slot]
-                busy = code == TemporaryError.exit_code
-                if busy and len(slots) > 1 and not run.alone:
-                    queue.parked.append(run.cell)
-                    continue
-                if not busy:
-                    queue.unpark()
-                queue.closed = queue.closed or (fail_fast and code != 0)
-                yield run.ended(code)
+            yield from _ended(queue, running, together=len(slots) > 1, fail_fast=fail_fast)
             time.sleep(pause)
 
 
@@ -156,6 +144,25 @@ def _fill(queue: _Queue, running: dict[Slot, _Running], slots: Sequence[Slot], l
             return
         cell, alone = chosen
         running[slot] = _Running(cell, launch(cell, slot), alone)
+
+
+def _ended(
+    queue: _Queue, running: dict[Slot, _Running], *, together: bool, fail_fast: bool
+) -> Iterator[Ended]:
+    """Take away what has ended; what was only busy waits for another to end."""
+    for slot, run in list(running.items()):
+        code = run.process.poll()
+        if code is None:
+            continue
+        del running[slot]
+        busy = code == TemporaryError.exit_code
+        if busy and together and not run.alone:
+            queue.parked.append(run.cell)
+            continue
+        if not busy:
+            queue.unpark()
+        queue.closed = queue.closed or (fail_fast and code != 0)
+        yield run.ended(code)
 
 
 def _stopped(running: dict[Slot, _Running], number: int, pause: float) -> Iterator[Ended]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +49,10 @@ class Orders:
     def chosen(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
         """Return the cells of the rows that are to be run."""
         return tuple(cell for cell in cells if not self.only or cell.row in self.only)
+
+    def launcher(self) -> Launcher:
+        """Return what starts a cell on this machine."""
+        return Launcher(folder=self.folder, jobs=self.jobs, fresh=self.fresh, program=self.program)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,26 +127,31 @@ def run_suite(
         records = records_of(orders.folder, manifest, cells)
         todo = [cell for cell in orders.chosen(cells) if cell.key not in records]
         slots = tuple(Slot(n, orders.devices[n % len(orders.devices)]) for n in range(orders.jobs))
-        launcher = Launcher(
-            folder=orders.folder, jobs=orders.jobs, fresh=orders.fresh, program=orders.program
-        )
+        launcher = orders.launcher()
         write_manifest(orders.folder, manifest)
-        states: dict[str, CellState] = {}
         running = run_cells(
             todo, slots=slots, launch=launch_with(launcher), stop=stop, fail_fast=orders.fail_fast
         )
         # Closed here, not when it is collected: an error while telling must not leave processes behind.
         with closing(running):
-            for ended in running:
-                finished = _finished(ended, launcher)
-                manifest = with_state(manifest, ended.cell, finished.state)
-                write_manifest(orders.folder, manifest)
-                if finished.record is None:
-                    states[ended.cell.key] = finished.state
-                else:
-                    records[ended.cell.key] = finished.record
-                tell(finished)
+            ended = _told(running, manifest, launcher, tell)
+        records |= {finished.cell.key: finished.record for finished in ended if finished.record}
+        states = {finished.cell.key: finished.state for finished in ended if not finished.record}
         return Outcome(cells=tuple(cells), records=records, states=states, stopped=stop())
+
+
+def _told(
+    running: Iterable[Ended], manifest: Manifest, launcher: Launcher, tell: Callable[[Finished], None]
+) -> list[Finished]:
+    """Tell of each cell as it ends, when the manifest has it; return them all."""
+    told: list[Finished] = []
+    for ended in running:
+        finished = _finished(ended, launcher)
+        manifest = with_state(manifest, ended.cell, finished.state)
+        write_manifest(launcher.folder, manifest)
+        told.append(finished)
+        tell(finished)
+    return told
 
 
 def _manifest(cells: Sequence[Cell], orders: Orders, *, suite: str) -> Manifest:

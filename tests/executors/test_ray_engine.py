@@ -100,6 +100,9 @@ def test_a_cluster_of_this_machine_is_started_and_ended_and_signals_stay_ours(as
         ("ray:auto", "auto", [{"CPU": 8.0}, {"CPU": 4.0}], 0.0, 12),
         ("ray:auto", "auto", [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}], 1.0, 2),
         ("ray:auto", "cpu", [{"CPU": 8.0, "GPU": 2.0}], 0.0, 8),
+        ("ray:auto?num_gpus=0", "cpu", [{"CPU": 8.0, "GPU": 2.0}], 0.0, 8),
+        ("ray:auto", "cuda", [{"CPU": 8.0, "GPU": 2.0}], 1.0, 2),
+        ("ray:auto?num_gpus=0.5", "cuda:0", [{"CPU": 8.0, "GPU": 2.0}], 0.5, 4),
         ("ray:auto?num_gpus=0.5&num_cpus=2", "auto", [{"CPU": 8.0, "GPU": 2.0}], 0.5, 4),
         ("ray:auto?num_gpus=0", "auto", [{"CPU": 8.0, "GPU": 2.0}], 0.0, 8),
         ("ray:auto?fast=1", "auto", [{"CPU": 8.0, "fast": 3.0}, {"CPU": 8.0}], 0.0, 3),
@@ -116,6 +119,17 @@ def test_what_a_task_gets_and_how_many_there_is_room_for(as_ray, executor, devic
     assert ray.asked[0]["num_gpus"] == gpus
     assert ray.asked[0]["max_retries"] == 3
     assert ray.asked[0]["max_calls"] == 0
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", "1"), ("cpu", "0.5"), ("cuda", "0"), ("mps", "1")])
+def test_a_device_that_contradicts_num_gpus_is_refused_before_anything_is_reserved(as_ray, device, gpus):
+    ray = as_ray(Ray([{"CPU": 8.0, "GPU": 2.0}]))
+    message = rf"--device {device} does not go with num_gpus={gpus} of --executor"
+    with pytest.raises(UsageError, match=message) as caught:
+        ray_engine(parse_executor(f"ray:auto?num_gpus={gpus}"), device=device).__enter__()
+    assert caught.value.exit_code == 2
+    assert "leave one of them out" in caught.value.hint
+    assert (ray.started, ray.asked) == ([], [])
 
 
 def test_a_machine_without_room_is_refused_and_a_cluster_is_waited_for(as_ray):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from evalkit.errors import InvalidInputError
+from evalkit.digests import file_sha256
+from evalkit.errors import InvalidInputError, TemporaryError
 from evalkit.executors import shipping
 from evalkit.executors.shipping import Lacking, chunks_of, local_path, sent_path
 
@@ -70,6 +73,100 @@ def test_a_folder_is_brought_whole_and_once(folder, tmp_path):
     }
     assert local_path(sent) == copy  # nobody is asked again
     assert not list((tmp_path / "cache" / "sent").glob(".part-*"))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "one fewer", "one more", "a file instead"])
+def test_a_damaged_copy_is_found_and_brought_again(folder, tmp_path, damage):
+    sent, aside = sent_path(folder), tmp_path / "aside"
+    gone(folder, aside)
+    copy = local_path(sent, pieces_of(aside))
+    weights = copy / "unet" / "weights.bin"
+    when = weights.stat()
+    match damage:
+        case "cut short":
+            weights.write_bytes(weights.read_bytes()[:-1])
+        case "a flipped bit":  # as a disk that was never told to keep the bytes leaves them
+            weights.write_bytes(b"\xff" + weights.read_bytes()[1:])
+            os.utime(weights, ns=(when.st_atime_ns, when.st_mtime_ns))
+        case "one fewer":
+            (copy / "empty.txt").unlink()
+        case "one more":
+            (copy / "more.bin").touch()
+        case _:
+            shutil.rmtree(copy)
+            copy.touch()
+    shipping._digest_of.cache_clear()  # another process
+    with pytest.raises(Lacking):
+        local_path(sent)
+    assert local_path(sent, pieces_of(aside)) == copy
+    assert sent_path(copy).digest == sent.digest
+    assert not list((tmp_path / "cache" / "sent").glob(".part-*"))
+
+
+def test_a_process_reads_a_copy_through_once(folder, tmp_path, monkeypatch):
+    sent, aside = sent_path(folder), tmp_path / "aside"
+    gone(folder, aside)
+    local_path(sent, pieces_of(aside))
+    read: list[Path] = []
+    monkeypatch.setattr(shipping, "file_sha256", lambda path: read.append(path) or file_sha256(path))
+    copies = {local_path(sent) for _ in range(3)}
+    assert len(read) == len(set(read)) == len(sent.files)
+    assert all(path.is_relative_to(*copies) for path in read)
+
+
+def test_what_a_killed_process_left_half_brought_is_in_nobodys_way(folder, tmp_path):
+    sent, aside = sent_path(folder), tmp_path / "aside"
+    gone(folder, aside)
+
+    def killed(digest: str):
+        yield b"half"
+        raise KeyboardInterrupt  # the finally of a killed process does not run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping.shutil, "rmtree", lambda *_arguments, **_options: None)
+        with pytest.raises(KeyboardInterrupt):
+            local_path(sent, killed)
+    assert list((tmp_path / "cache" / "sent").glob(".part-*"))
+    assert sent_path(local_path(sent, pieces_of(aside))).digest == sent.digest
+    assert not list((tmp_path / "cache" / "sent").glob(".part-*"))
+
+
+def test_the_same_content_under_two_names_is_kept_under_both(tmp_path):
+    copies = []
+    for name in ("a.pt", "b.pt"):
+        path = tmp_path / "driver" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"weights")
+        sent, pieces = sent_path(path), list(chunks_of(path))
+        path.unlink()
+        copies.append(local_path(sent, lambda _digest, pieces=pieces: iter(pieces)))
+    assert [copy.name for copy in copies] == ["a.pt", "b.pt"]
+    assert [copy.read_bytes() for copy in copies] == [b"weights"] * 2
+
+
+def test_what_was_brought_is_on_the_disk_before_it_has_its_name(folder, tmp_path, monkeypatch):
+    sent, aside = sent_path(folder), tmp_path / "aside"
+    gone(folder, aside)
+    order: list[str] = []
+    sync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda number: order.append("sync") or sync(number))
+    monkeypatch.setattr(Path, "rename", lambda path, to: order.append("name") or rename(path, to))
+    local_path(sent, pieces_of(aside))
+    assert order == ["sync"] * len(sent.files) + ["name"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(folder, tmp_path, monkeypatch):
+    sent, aside = sent_path(folder), tmp_path / "aside"
+    gone(folder, aside)
+
+    def full(_number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TemporaryError, match="No space left") as caught:
+        local_path(sent, pieces_of(aside))
+    assert caught.value.hint == "is the disk full?"
+    assert not [path for path in (tmp_path / "cache" / "sent").iterdir() if path.suffix != ".lock"]
 
 
 def test_a_file_keeps_its_name_and_travels_in_pieces(tmp_path, monkeypatch):

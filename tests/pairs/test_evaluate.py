@@ -127,7 +127,13 @@ def test_a_killed_run_leaves_whole_shards_only(tmp_path, folders, evaluate):
     killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "runs").rglob("*.safetensors"))) == 1
-    assert values(evaluate(*folders[:2])) == values(evaluate(*folders[:2], out=tmp_path / "other"))
+    (begun,) = (tmp_path / "runs").glob("*.json")
+    assert RunRecord.read(begun).status == "started"
+    (tmp_path / "runs" / f".{begun.name}.0123abcd.tmp").write_text("half a record")
+    record = evaluate(*folders[:2])
+    assert values(record) == values(evaluate(*folders[:2], out=tmp_path / "other"))
+    left = [path.name for path in (tmp_path / "runs").iterdir() if path.name != "state"]
+    assert left == [f"{record.run_id}.json"]
 
 
 def test_containers_and_manifests_give_the_same_values(tmp_path, folders, evaluate):

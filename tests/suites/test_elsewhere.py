@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.cli.suite import score_flags
-from evalkit.errors import TemporaryError, UsageError
+from evalkit.errors import InvalidInputError, TemporaryError, UsageError
 from evalkit.executors import cells as remote
 from evalkit.generators.toy import GaussianTiles
 from evalkit.sample_files import write_samples
@@ -48,8 +49,8 @@ def suite(tmp_path_factory):
     return cells_of(read_suite(folder / "toy.toml", score_flags()))
 
 
-def play(suite, folder: Path, engine: Here | None, **more):
-    orders = Orders(folder=folder, devices=("cpu",), jobs=2)
+def play(suite, folder: Path, engine: Here | None, *, fresh: bool = False, **more):
+    orders = Orders(folder=folder, devices=("cpu",), jobs=2, fresh=fresh)
     how = {} if engine is None else {"launch_with": lambda launcher: Elsewhere(engine, launcher, main.run)}
     told = []
     return run_suite(suite, orders, suite="toy", tell=told.append, **how, **more), told
@@ -114,11 +115,15 @@ def test_a_node_that_keeps_dying_is_75_and_a_foreign_release_2(suite, tmp_path):
     assert outcome.exit_code == 2
 
 
-def test_a_signal_interrupts_what_runs_and_starts_nothing_more(suite, tmp_path):
-    class Stopping(Here):
-        def ready(self, calls, seconds):
-            return list(calls) if self.cancelled else []
+class Patient(Here):
+    """Works only when it is told to stop."""
 
+    def ready(self, calls, seconds):
+        return list(calls) if self.cancelled else []
+
+
+def test_a_signal_interrupts_what_runs_and_starts_nothing_more(suite, tmp_path):
+    class Stopping(Patient):
         def result(self, call):
             raise TemporaryError("cancelled")
 
@@ -129,6 +134,88 @@ def test_a_signal_interrupts_what_runs_and_starts_nothing_more(suite, tmp_path):
     assert [finished.state.status for finished in told] == ["interrupted", "interrupted"]
     assert len(engine.cancelled) == 2
     assert len(engine.asked) == 2
+
+
+class Drawing:
+    """Counts the images that are drawn, without single ones against the clock.
+
+    ``stop_at`` is the batch in which SIGINT arrives, or ``error`` is raised.
+    """
+
+    error: Exception | None = None
+
+    def __init__(self, monkeypatch) -> None:
+        self.batches, self.images, self.stop_at = 0, 0, 0
+        draw = GaussianTiles.generate
+
+        def generate(tiles, seeds, *, labels=None):
+            if len(seeds) > 1:
+                self.batches, self.images = self.batches + 1, self.images + len(seeds)
+                if self.batches == self.stop_at and self.error:
+                    raise self.error
+                if self.batches == self.stop_at:
+                    signal.raise_signal(signal.SIGINT)
+            return draw(tiles, seeds, labels=labels)
+
+        monkeypatch.setattr(GaussianTiles, "generate", generate)
+
+    def restart(self, *, stop_at: int = 0) -> None:
+        self.batches, self.images, self.stop_at = 0, 0, stop_at
+
+
+def test_an_interrupted_cell_hands_back_its_shards_and_goes_on_from_them(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    drawing, key = Drawing(monkeypatch), suite[0].key
+    plain, _ = play(suite[:1], tmp_path / "plain", Here())
+    assert drawing.images == 40
+
+    reference = len(list((tmp_path / "plain").rglob("*.safetensors"))) - 5  # its shards come back too
+
+    drawing.restart(stop_at=4)
+    looks = iter([0])
+    stop = functools.partial(next, looks, signal.SIGTERM)
+    stopped, told = play(suite[:1], tmp_path / "out", Patient(), stop=stop)
+    assert stopped.exit_code == 143
+    assert (told[0].state.status, told[0].state.exit_code) == ("interrupted", 130)
+    (listing,) = (tmp_path / "out" / "logs").glob("*.shards")
+    kept = listing.read_text().splitlines()
+    assert all((tmp_path / "out" / "records" / name).is_file() for name in kept)
+    whole = len(kept) - reference
+    assert whole > 0
+
+    drawing.restart(stop_at=2)  # by somebody on the worker's machine, not by a signal to the suite
+    again, _ = play(suite[:1], tmp_path / "out", Here())
+    assert again.exit_code == 75
+    more = len(listing.read_text().splitlines()) - reference
+    assert whole < more < 5
+
+    drawing.restart()
+    done, _ = play(suite[:1], tmp_path / "out", Here())
+    assert drawing.images == 8 * (5 - more)
+    assert done.records[key].results == plain.records[key].results
+    assert not listing.exists()
+
+
+def test_a_cell_goes_on_after_an_error_too(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    drawing = Drawing(monkeypatch)
+    drawing.stop_at, drawing.error = 4, InvalidInputError("the model drew nothing")
+    failed, _ = play(suite[:1], tmp_path / "out", Here())
+    assert (failed.exit_code, drawing.images) == (6, 32)
+    drawing.restart()
+    done, _ = play(suite[:1], tmp_path / "out", Here())
+    assert done.exit_code == 0
+    assert drawing.images < 40
+
+
+def test_fresh_cells_are_sent_no_shards(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    drawing = Drawing(monkeypatch)
+    drawing.restart(stop_at=4)
+    play(suite[:1], tmp_path / "out", Here())
+    drawing.restart()
+    outcome, _ = play(suite[:1], tmp_path / "out", Here(), fresh=True)
+    assert (outcome.exit_code, drawing.images) == (0, 40)
 
 
 def test_files_that_a_machine_lacks_are_sent(suite, tmp_path, monkeypatch):

@@ -106,6 +106,8 @@ class DiffusionGenerator(NativeGenerator):
         self._check_guidance()
         if options.reference_factor is not None:
             check_factor(options.reference_factor, (resolution, resolution))
+        if options.steps is None and self.steps and process.most_steps:
+            self.steps = min(self.steps, process.most_steps)
         self.levels = self._choose_levels(self.steps or 1)
 
     @property

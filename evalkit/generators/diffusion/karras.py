@@ -55,6 +55,11 @@ class KarrasProcess:
     clip: bool = False
     variance: Variance = "fixed-small"
 
+    @property
+    def most_steps(self) -> int | None:
+        """Return how many sigmas are known, where they are a few."""
+        return len(self.known) or None
+
     def levels(self, steps: int, *, spacing: Spacing | None = None) -> tuple[Level, ...]:
         """Return ``steps`` levels from ``sigma_max`` to ``sigma_min``, and :data:`CLEAN`.
 

@@ -84,6 +84,11 @@ class Process(Protocol):
         """Which variance ancestral sampling draws with."""
         ...
 
+    @property
+    def most_steps(self) -> int | None:
+        """Most steps that can be walked; None where there is no limit."""
+        ...
+
     def levels(self, steps: int, *, spacing: Spacing | None = None) -> tuple[Level, ...]:
         """Return ``steps`` levels from the noisiest down, and :data:`CLEAN`."""
         ...
@@ -130,6 +135,11 @@ class DiscreteProcess:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         if not self.betas or not all(0 < beta <= 1 for beta in self.betas):
             raise UsageError("a diffusion process needs betas in (0, 1]")
+
+    @property
+    def most_steps(self) -> int:
+        """Return T."""
+        return len(self.betas)
 
     @cached_property
     def alpha_bars(self) -> Float64Array:

@@ -23,6 +23,7 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    EulerDiscreteScheduler,
     UNet2DModel,
 )
 from PIL import Image
@@ -56,6 +57,25 @@ def test_images_do_not_depend_on_their_batch_and_evaluations_are_counted(ddpm: P
     assert isinstance(generator, Generator)
     assert (generator.num_classes, generator.takes_prompts, generator.resolution) == (0, False, 8)
     _assert_alone_as_in_batch(generator, evaluations=4)
+
+
+def test_a_short_training_shortens_the_default_alone(ddpm: Path) -> None:
+    """DDPMPipeline's own default is 1000 steps, more than the 20 that the scheduler takes."""
+    generator = open_pipeline(str(ddpm), SamplingOptions())
+    assert dict(generator.spec.params)["steps"] == 20
+    _assert_alone_as_in_batch(generator, evaluations=20)
+    asked = open_pipeline(str(ddpm), SamplingOptions(steps=21))
+    with pytest.raises(InvalidInputError, match="21 cannot be larger than"):
+        asked.generate(SEEDS)
+
+
+def test_a_scheduler_that_takes_more_steps_than_its_training_keeps_the_default(tmp_path: Path) -> None:
+    """DDIMPipeline's default is 50 steps; EulerDiscreteScheduler interpolates between those it knows."""
+    pipeline = DDIMPipeline(_unet(), DDIMScheduler(num_train_timesteps=20))
+    pipeline.scheduler = EulerDiscreteScheduler(num_train_timesteps=20)
+    assert PipelineGenerator(pipeline, sha256="0" * 64, options=SamplingOptions()).steps == 50
+    pipeline.scheduler = DDIMScheduler(num_train_timesteps=60)
+    assert PipelineGenerator(pipeline, sha256="0" * 64, options=SamplingOptions()).steps == 50
 
 
 def test_ddim_takes_eta_and_agrees_with_the_pipeline_itself(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from evalkit.errors import CheckpointError
+from evalkit.errors import CheckpointError, UsageError
 from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.diffusion.denoiser import NetworkDenoiser
 from evalkit.generators.diffusion.hub.unet import build
@@ -69,6 +69,21 @@ def test_a_saved_folder_loads_by_name_and_by_itself(tmp_path: Path) -> None:
         generator = load_generator(model, tmp_path, options=SamplingOptions(steps=4))
         assert generator.resolution == 8
         assert generator.generate(SEEDS).shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("sampler", [None, "ddim", "dpm-solver++", "heun"])
+def test_a_short_training_shortens_the_default_and_refuses_more(sampler: str | None) -> None:
+    """What is walked is what the record says; the steps that a user names are never changed."""
+    folder = _folder(DDPMScheduler(num_train_timesteps=12))
+    generator = build(folder, SamplingOptions(sampler=sampler))
+    assert dict(generator.spec.params)["steps"] == 12
+    assert generator.generate(SEEDS).shape == (3, 3, 8, 8)
+    walked = generator.evaluations_per_image  # type: ignore[attr-defined]
+    assert walked == 12 if sampler != "heun" else 1 < walked <= 24
+    named = build(folder, SamplingOptions(sampler=sampler, steps=12))
+    assert named.spec == generator.spec
+    with pytest.raises(UsageError, match="--steps must be at most 12, not 13"):
+        build(folder, SamplingOptions(sampler=sampler, steps=13))
 
 
 def test_ancestral_sampling_is_that_of_the_diffusers_scheduler() -> None:

@@ -7,6 +7,7 @@ that stream seeded by its own seed, so that image j still depends on nothing but
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +52,7 @@ class PipelineGenerator:
         self.options = options
         self.checkpoint_sha256 = sha256
         self.parameters = inspect.signature(pipeline.__call__).parameters
+        self.steps = options.steps or self._default_steps()
         self.evaluations_per_image = 0.0
         self.censored = 0
         self._rows, self._one_by_one, self._size = 0, False, 0
@@ -71,7 +73,7 @@ class PipelineGenerator:
         stated: dict[str, Scalar] = {
             "pipeline": type(self.pipeline).__name__,
             "sampler": type(getattr(self.pipeline, "scheduler", None)).__name__,
-            "steps": self.options.steps or self._default("num_inference_steps"),
+            "steps": self.steps,
             "guidance": self._default("guidance_scale")
             if self.options.guidance is None
             else self.options.guidance,
@@ -194,7 +196,7 @@ class PipelineGenerator:
         if self.num_classes and labels is not None:
             chosen["class_labels"] = labels.tolist()
         numbers = {
-            "num_inference_steps": self.options.steps,
+            "num_inference_steps": self.steps,
             "guidance_scale": self.options.guidance,
             "eta": self.options.eta,
         }
@@ -235,6 +237,18 @@ class PipelineGenerator:
     def _default(self, name: str) -> Scalar:
         value = self.parameters[name].default if name in self.parameters else None
         return value if isinstance(value, int | float) else None
+
+    def _default_steps(self) -> Scalar:
+        """Return the pipeline's own number; where its scheduler refuses it, that of its training."""
+        steps = self._default("num_inference_steps")
+        scheduler: Any = getattr(self.pipeline, "scheduler", None)
+        trained = None if scheduler is None else scheduler.config.get("num_train_timesteps")
+        if isinstance(steps, int) and isinstance(trained, int) and trained < steps:
+            try:
+                copy.copy(scheduler).set_timesteps(steps)
+            except ValueError:
+                return trained
+        return steps
 
     def _count(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del network
