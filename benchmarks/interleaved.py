@@ -38,6 +38,8 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "evalkit"
+# Idle threads of a thread pool wait busily for up to 0.2 s before they sleep.
+_REST_SECONDS = 0.3
 _SAMPLE_SECONDS = 0.002
 
 
@@ -105,6 +107,8 @@ def interleaved(
 ) -> Comparison:
     """Run the contenders in turn, ``rounds`` times; every second round in the opposite order.
 
+    Before each turn the machine rests for a moment: nobody is charged with threads of the one before.
+
     Args:
         work: what is done, with its sizes.
         contenders: name -> what runs it once; ours first.
@@ -122,6 +126,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
+            time.sleep(_REST_SECONDS)
             start = time.perf_counter()
             contenders[name]()
             seconds[name].append(time.perf_counter() - start)

@@ -109,11 +109,14 @@ def without_rows(spectrum: Spectrum, rows: Float64Array, rule: RootRule) -> tupl
     Returns:
         ``(sum, error)``; the error is infinite where the smallest eigenvalue may leave the rule's range.
     """
-    left = _taken_away(rows, spectrum.values)
-    left[np.diag_indices(len(left))] -= 1 / SHRINK
-    if _log_determinant(left) is None:  # then A - R^T R is not proven to be at least A / SHRINK
+    room = _Room.of(rows)
+    # Where this is not positive definite, A - R^T R is not proven to be at least A / SHRINK.
+    if room.log_determinant(1 / np.sqrt(spectrum.values), sign=-1, diagonal=1 - 1 / SHRINK) is None:
         return 0.0, math.inf
-    found = [_log_determinant(_taken_away(rows, spectrum.values + shift)) for shift in rule.shifts]
+    found = [
+        room.log_determinant(1 / np.sqrt(spectrum.values + shift), sign=-1, diagonal=1)
+        for shift in rule.shifts
+    ]
     change = rule.root_trace(np.array(found, dtype=np.float64), count=0)
     error = spectrum.rounding(rule) + (1 + math.sqrt(SHRINK)) * spectrum.error
     return spectrum.nuclear + change, error
@@ -133,10 +136,10 @@ def without_members(
     Returns:
         ``(sum, error)``; the error is infinite where rounding hides a determinant.
     """
-    found = []
+    found, room = [], _Room.of(rows)
     for shift in rule.shifts:
-        weighted = np.ascontiguousarray(rows * np.sqrt(shift / (spectrum.values + shift)))
-        logarithm = _log_determinant(blas.dsyrk(1.0, weighted.T, trans=1, lower=1))
+        weights = np.sqrt(shift / (spectrum.values + shift))
+        logarithm = room.log_determinant(weights, sign=1, diagonal=0)
         if logarithm is None:
             return 0.0, math.inf
         found.append(logarithm)
@@ -146,15 +149,31 @@ def without_members(
     return spectrum.nuclear + change, spectrum.rounding(rule) + 2 * spectrum.error
 
 
-def _taken_away(rows: Float64Array, values: Float64Array) -> Float64Array:
-    """Lower triangle of ``1 - B diag(values)^-1 B^T``, in Fortran order."""
-    weighted = np.ascontiguousarray(rows * (1 / np.sqrt(values)))
-    left = np.asfortranarray(np.eye(len(rows)))
-    found = blas.dsyrk(-1.0, weighted.T, trans=1, lower=1, beta=1.0, c=left, overwrite_c=1)
-    return np.asarray(found, dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Room:
+    """Rows, and memory to work on them for every shift anew: fresh memory costs as much as the product.
 
+    Attributes:
+        rows: float64 ``[m, r]`` in C order.
+        weighted: float64 ``[m, r]`` in C order.
+        lower: float64 ``[m, m]`` in Fortran order.
+    """
 
-def _log_determinant(lower: Float64Array) -> float | None:
-    """Of a matrix given by its lower triangle, overwritten; None where it is not positive definite."""
-    triangle, failed = lapack.dpotrf(lower, lower=1, clean=0, overwrite_a=1)
-    return None if failed else 2 * float(np.log(triangle.diagonal()).sum())
+    rows: Float64Array
+    weighted: Float64Array
+    lower: Float64Array
+
+    @classmethod
+    def of(cls, rows: Float64Array) -> _Room:
+        rows = np.ascontiguousarray(rows)
+        return cls(rows, np.empty_like(rows), np.empty((len(rows), len(rows)), order="F"))
+
+    def log_determinant(self, weights: Float64Array, *, sign: float, diagonal: float) -> float | None:
+        """Of ``diagonal + sign B diag(weights)^2 B^T``; None where that is not positive definite."""
+        lower = self.lower
+        lower[:] = 0.0
+        np.fill_diagonal(lower, diagonal)
+        np.multiply(self.rows, weights, out=self.weighted)
+        blas.dsyrk(sign, self.weighted.T, trans=1, lower=1, beta=1.0, c=lower, overwrite_c=1)
+        _, failed = lapack.dpotrf(lower, lower=1, clean=0, overwrite_a=1)
+        return None if failed else 2 * float(np.log(lower.diagonal()).sum())

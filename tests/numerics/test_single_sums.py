@@ -1,5 +1,7 @@
 """Float32 products in the kernel distance: their measured bound holds, and else float64 is used."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from evalkit.numerics import kernel_distance, kernel_sums, mmd, single_sums, tiles
 from evalkit.numerics.gram import Members
 from evalkit.numerics.mmd import kernel_sums_and_subsets
-from evalkit.numerics.products import products_on
+from evalkit.numerics.products import cube, products_on
 from evalkit.numerics.single_sums import (
     Rounding,
     is_single,
@@ -170,3 +172,17 @@ def test_which_sets_may_be_multiplied_in_float32():
     assert pays(large, large)
     assert not pays(large[:2000], large)
     assert not pays(large[:, :100], large[:, :100])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_torch_and_numpy_make_the_same_cubes(dtype):
+    values = pooled(7, 33, 0).astype(dtype)
+    expected = (values.astype(np.float64) / 33 + 1) ** 3
+    found = []
+    for place in (contextlib.nullcontext(), products_on("cpu")):
+        out, room = np.full((2, *values.shape), np.nan)
+        with place:
+            cube(values, scale=1 / 33, out=out, room=room)
+        found.append(out)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-15)
+    np.testing.assert_array_equal(found[1], found[0])
