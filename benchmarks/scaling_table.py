@@ -23,7 +23,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 WIDTH, BANK, BLOCKS = 2048, 10_000, 20
 BYTES_AN_IMAGE = 4 * (2048 + 1008)
-COPIES = 3
 MILLION, MANY = 1_000_000, 50_000
 # README.md, "How to read a score": the bundled DDPM in 20 evaluations, two cores.
 DDPM_SECONDS = 1 / 17.3
@@ -150,15 +149,16 @@ def _million(unit: Units) -> Iterator[str]:
         ("wall clock", *(f"{k} workers" if k > 1 else "1 worker" for k in workers)),
         [("all of `standard`", *show(True)), ("`--metrics fd,is`", *show(False))],
     )
-    features = MILLION * BYTES_AN_IMAGE
+    features, held = MILLION * BYTES_AN_IMAGE, 4 * MILLION * WIDTH
     pair_bytes = 8 * (MILLION + BANK) * WIDTH
     busiest = len(layout.shards_of(Part(0, 100)))
     yield (
         f"Disk: {features / 1e9:.1f} GB in {layout.shards:,} shards of {layout.shard_size} images; of 100 "
         f"workers the busiest\nhas {busiest}, so that {layout.shards / 100 / busiest:.0%} of their time is "
-        f"used. Memory of the process that scores {COPIES * features / 2**30:.0f} GiB for the\nfeatures and, "
-        f"for kernels and neighbours, {pair_bytes / 2**30:.0f} GiB more. The accumulator of moments itself "
-        f"needs 0.1 GiB for\nany number of images (`python benchmarks/scale.py`).\n"
+        f"used. Memory of the process that scores: about 1 GiB\nand 0.3 kB an image for `fd,is`, which read "
+        f"the features from their files; for kernels and neighbours {held / 2**30:.0f} GiB\nfor the features "
+        f"and {pair_bytes / 2**30:.0f} GiB more. The accumulator of moments itself needs 0.1 GiB for any "
+        f"number of images\n(`python benchmarks/scale.py`).\n"
     )
 
 

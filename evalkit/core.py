@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evalkit.numerics.blocks import LazyBlocks, sizes_of
 from evalkit.spec import Better, Score, Spec
 
 if TYPE_CHECKING:
@@ -281,29 +282,48 @@ class FeatureInput:
 class FeatureSet:
     """Features of one side, split into jackknife blocks.
 
+    Blocks of a run lie in the files of its shards (:class:`~evalkit.numerics.blocks.LazyBlocks`): who goes
+    through them, or through their pieces, has one in memory at a time.
+
     Attributes:
         blocks: float32 ``[n_b, d]`` arrays, in index order; one block where no jackknife is wanted.
         labels: int64 ``[n_b]`` class labels of the images, block by block, or None.
         texts: float32 ``[n_b, d]`` features of the images' prompts, block by block, or None.
     """
 
-    blocks: tuple[NDArray[np.float32], ...]
+    blocks: Sequence[NDArray[np.float32]]
     labels: tuple[IndexArray, ...] | None = None
     texts: tuple[NDArray[np.float32], ...] | None = None
 
     @property
     def count(self) -> int:
         """Number of images."""
-        return sum(len(block) for block in self.blocks)
+        return sum(self.sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Images in each block."""
-        return tuple(len(block) for block in self.blocks)
+        return sizes_of(self.blocks)
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Yield all features in the order of :meth:`stacked`, float32 ``[m, d]``, a shard's at a time."""
+        if isinstance(self.blocks, LazyBlocks):
+            for block in range(len(self.blocks)):
+                yield from self.blocks.pieces(block)
+        else:
+            yield from self.blocks
 
     def stacked(self) -> NDArray[np.float32]:
-        """All features, float32 ``[n, d]``."""
+        """All features, float32 ``[n, d]``; of those that lie in files one copy, kept for all who ask."""
+        if isinstance(self.blocks, LazyBlocks):
+            return self.blocks.stacked()
         return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+
+    def in_memory(self) -> tuple[NDArray[np.float32], ...]:
+        """All blocks at once, for who compares every row with every other: views of :meth:`stacked`."""
+        if isinstance(self.blocks, LazyBlocks):
+            self.blocks.stacked()
+        return tuple(self.blocks)
 
 
 class ReferenceFeatures(Protocol):

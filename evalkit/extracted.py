@@ -1,8 +1,12 @@
-"""The shards of one lane after a pass: rows in index order, their labels, and their jackknife blocks."""
+"""The shards of one lane after a pass: rows in index order, their labels, and their jackknife blocks.
+
+In memory are the facts of each shard, and 8 bytes an image for its place and 8 for its label: features are
+read from the files of the shards when they are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 
 from evalkit.core import FeatureSet, IndexArray
 from evalkit.errors import NothingMeasuredError
+from evalkit.numerics.blocks import LazyBlocks
 from evalkit.seeding import stream
 from evalkit.shards import ShardLayout, ShardResult
 
@@ -28,9 +33,22 @@ class Extracted:
     reused: int = 0
     warnings: list[str] = field(default_factory=list)
 
+    def add(self, shard: ShardResult) -> None:
+        """Add the next shard; if it lies in a file its features stay there.
+
+        Raises:
+            TemporaryError: the file is gone.
+        """
+        self.shards.append(shard.left_in_file())
+
     def features(self, head: str) -> NDArray[np.float32]:
-        """Return float32 ``[n, d]`` of one head in index order."""
-        return np.concatenate([shard.features[head] for shard in self.shards])
+        """Return float32 ``[n, d]`` of one head in index order, read anew each time.
+
+        Raises:
+            TemporaryError: the file of a shard is gone.
+        """
+        every = np.arange(sum(shard.shape(head)[0] for shard in self.shards), dtype=np.int64)
+        return ShardBlocks(self.shards, head, (every,))[0]
 
     def labels(self) -> IndexArray | None:
         """Return the int64 ``[n]`` labels of the images, or None where they have none."""
@@ -62,14 +80,45 @@ class Extracted:
     def in_blocks(
         self, head: str, *, contiguous: bool, texts: NDArray[np.float32] | None = None
     ) -> FeatureSet:
-        """Return the features of ``head`` cut into blocks, with labels where the images have them."""
-        features, labels = self.features(head), self.labels()
-        parts = self.blocks(contiguous=contiguous)
+        """Return the features of ``head`` cut into blocks, with labels where the images have them.
+
+        Reading them raises TemporaryError where the file of a shard is gone.
+        """
+        labels, parts = self.labels(), self.blocks(contiguous=contiguous)
         return FeatureSet(
-            tuple(features[part] for part in parts),
+            ShardBlocks(self.shards, head, parts),
             labels=None if labels is None else tuple(labels[part] for part in parts),
             texts=None if texts is None else tuple(texts[part] for part in parts),
         )
+
+
+class ShardBlocks(LazyBlocks):
+    """One head of consecutive shards, the first of them shard 0, cut into blocks.
+
+    Args:
+        shards: where the rows are.
+        head: which of their heads.
+        parts: ascending int64 indices of the images of each block.
+    """
+
+    def __init__(self, shards: Sequence[ShardResult], head: str, parts: Sequence[IndexArray]) -> None:
+        shapes = [shard.shape(head) for shard in shards]
+        super().__init__([len(part) for part in parts], shapes[0][1])
+        self._shards, self._head, self._parts = tuple(shards), head, tuple(parts)
+        self._edges = np.cumsum([0, *(rows for rows, _ in shapes)])
+
+    def read(self, block: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows of a block in index order, those of one shard at a time.
+
+        Raises:
+            TemporaryError: the file of a shard is gone.
+        """
+        part = self._parts[block]
+        cuts = np.searchsorted(part, self._edges)
+        for number, shard in enumerate(self._shards):
+            chosen = part[cuts[number] : cuts[number + 1]]
+            if len(chosen):
+                yield shard.rows(self._head, chosen - self._edges[number])
 
 
 class MissingShards(NothingMeasuredError):  # noqa: N818 - what it says, not how it went

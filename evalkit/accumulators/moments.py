@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -13,10 +13,13 @@ from evalkit.accumulators import ACCUMULATORS
 from evalkit.core import Accumulator, Float64Array, FloatArray, IndexArray
 from evalkit.errors import InvalidInputError, NothingMeasuredError
 from evalkit.numerics.arrays import checked_features
+from evalkit.numerics.blocks import chunks_of
 
 EMPTY_WIDTH = 0  # of a state that has seen nothing and so does not know its dimension
 # Rows of one symmetric update: enough to hide the traffic of the d x d sum, few enough to stay in the cache.
 CHUNK = 1024
+# Rows that stay in a core's cache while they are centred and summed.
+_PIECE = 32
 _TILE = 256
 
 
@@ -50,6 +53,7 @@ class MomentsAccumulator(Accumulator):
         self._mean: Float64Array = np.zeros(EMPTY_WIDTH)
         # Fortran order; what lies above the diagonal means nothing until it is filled.
         self._m2: Float64Array = np.zeros((EMPTY_WIDTH, EMPTY_WIDTH), order="F")
+        self._room: Float64Array = np.empty((0, EMPTY_WIDTH))
 
     @property
     def count(self) -> int:
@@ -139,12 +143,24 @@ class MomentsAccumulator(Accumulator):
             mean = chunk.mean(axis=0, dtype=np.float64)
             self._add(len(chunk), mean, _updated(None, chunk - mean))
             return
-        centred = np.subtract(chunk, self._mean, dtype=np.float64)
-        total, moved = self._count + len(chunk), centred.sum(axis=0)
+        centred, moved = self._centred(chunk)
+        total = self._count + len(chunk)
         self._m2 = _updated(self._m2, centred)
         self._m2 = _updated(self._m2, moved[None] / np.sqrt(total), sign=-1.0)
         self._mean = self._mean + moved / total
         self._count = total
+
+    def _centred(self, chunk: FloatArray) -> tuple[Float64Array, Float64Array]:
+        """Return ``chunk - mean``, valid until the next call, and its sum over the rows."""
+        if len(self._room) < len(chunk):
+            self._room = np.empty(chunk.shape)
+        moved, centred = np.zeros(chunk.shape[1]), self._room[: len(chunk)]
+        for start in range(0, len(chunk), _PIECE):
+            piece = centred[start : start + _PIECE]
+            piece[:] = chunk[start : start + _PIECE]
+            piece -= self._mean
+            moved += piece.sum(axis=0)
+        return centred, moved
 
     def _add(self, count: int, mean: Float64Array, m2: Float64Array) -> None:
         if self._count == 0:
@@ -177,11 +193,13 @@ def _fill(m2: Float64Array) -> None:
         m2[start:stop, stop:] = m2[stop:, start:stop].T
 
 
-def moments_of(blocks: Sequence[FloatArray]) -> MomentsAccumulator:
-    """Return the moments of all rows of ``blocks``, folded in order."""
+def moments_of(blocks: Sequence[FloatArray], *, without: Container[int] = ()) -> MomentsAccumulator:
+    """Return the moments of all rows of ``blocks`` but those ``without``, folded in order, chunk by chunk."""
     moments = MomentsAccumulator()
-    for block in blocks:
-        moments.update(block, np.arange(len(block), dtype=np.int64))
+    for block in range(len(blocks)):
+        if block not in without:
+            for chunk in chunks_of(blocks, [block], rows=CHUNK):
+                moments.update(chunk, np.arange(len(chunk), dtype=np.int64))
     return moments
 
 

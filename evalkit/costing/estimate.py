@@ -22,7 +22,8 @@ from evalkit.throughput import peak_memory
 
 DEFAULT_BUDGET = 6.0
 """Seconds that the images are tried for."""
-_FEATURE_COPIES = 3  # the shards as they were read, one array of them, and its blocks
+_FLOAT32 = 4
+_ROW_COPIES = 2  # of what a probe makes: all of its rows, and the columns that are read
 _RECORD_BYTES = 50_000
 
 
@@ -190,14 +191,21 @@ def _summed(
         lines=tuple(replace(line, seconds=round(line.seconds, 3)) for line in lines),
         seconds=round(own + shared * share, 1),
         worker_seconds=round(own + shared + (busy - 1) * opening, 1),
-        memory_bytes=round(
-            base
-            + _FEATURE_COPIES * count * an_image
-            + max((group.memory_bytes for group in groups), default=0)
-        ),
+        memory_bytes=base + _held(opened, passes) + max((group.memory_bytes for group in groups), default=0),
         disk_bytes=count * an_image + kept + _RECORD_BYTES,
         notes=tuple(_notes(opened, groups, workers=workers, shards=layout.shards)),
     )
+
+
+def _held(opened: Opened, passes: Sequence[PassCost]) -> int:
+    """Bytes of what is in memory all at once: of a head one copy, however many metrics read it."""
+    probes = passes[len(passes) - len(opened.plan.probed) :]
+    an_image = _ROW_COPIES * sum(cost.bytes_an_image for cost in probes) + sum(
+        _FLOAT32 * opened.extractors[network].heads[head]
+        for (network, head), metrics in _by_head(opened.plan).items()
+        if any(LAWS[metric.name].holds for metric in metrics)
+    )
+    return len(opened.subject.source) * an_image
 
 
 def _notes(opened: Opened, groups: Sequence[GroupCost], *, workers: int, shards: int) -> Iterator[str]:

@@ -22,7 +22,9 @@ ROWS: Final = 1024
 WIDTH: Final = 384
 """Dimensions of a measured problem whose rows and dimensions shrink together."""
 _MOST_A_DIMENSION = 6
-_FLOAT64, _TILES, _SMALL, _CHUNK = 8, 128 << 20, 1 << 20, 1024
+_FLOAT64, _FLOAT32, _TILES, _SMALL, _CHUNK = 8, 4, 128 << 20, 1 << 20, 1024
+_PLACE = 32  # bytes an image of its place, its label and its digest
+_LOGITS, _SPLITS = 4096, 10
 _MIXTURE_STEPS, _MOST_MIXED = 50, 16e6
 
 
@@ -44,12 +46,15 @@ class Law:
         group: metrics of one group share the work: it is done once for all of them.
         work: multiply-adds.
         memory: bytes beside the features themselves.
+        holds: whether all features of a head are in memory at once; metrics that do share one copy, the
+            others read a block or less at a time.
         shrinks: ``rows`` alone, or the whole ``shape`` with its number of rows a dimension.
     """
 
     group: str
     work: Callable[[Size], float]
     memory: Callable[[Size], float]
+    holds: bool = False
     shrinks: Literal["rows", "shape"] = "rows"
 
     def smaller(self, size: Size) -> Size:
@@ -112,11 +117,34 @@ def _doubles(size: Size) -> float:
 def _matrices(size: Size) -> float:
     rank = min(size.n, size.d)
     chunk = min(size.n, _CHUNK) * size.d if rank == size.d else 2 * size.n * size.d
-    return _FLOAT64 * (6 * size.d**2 + 4 * rank**2 + chunk) + _SMALL
+    return _FLOAT64 * (6 * size.d**2 + 4 * rank**2 + chunk) + _PLACE * size.n + _SMALL
 
 
-def _rows(size: Size) -> float:
-    return 8 * _FLOAT64 * size.n * size.d + _SMALL
+def _block(size: Size) -> float:
+    """What is done with a block at a time."""
+    return 6 * _FLOAT64 * -(-size.n // size.blocks) * size.d + _PLACE * size.n + _SMALL
+
+
+def _logits(size: Size) -> float:
+    rows, groups = min(size.n, _LOGITS), _SPLITS * (size.blocks + 1)
+    return 7 * _FLOAT64 * rows * size.d + 2 * _FLOAT64 * rows * groups + (groups + _PLACE) * size.n + _SMALL
+
+
+def _orders(size: Size) -> float:
+    """Beside the moments, the order of the images without each block and without each two neighbours."""
+    return _matrices(size) + 2 * _FLOAT64 * (size.blocks + 1) * size.n
+
+
+def _by_class(size: Size) -> float:
+    return _FLOAT32 * size.n * size.d + _block(size) + _matrices(size)
+
+
+def _with_texts(size: Size) -> float:
+    return 2 * _FLOAT32 * size.n * size.d + _block(size)
+
+
+def _unit_vectors(size: Size) -> float:
+    return _FLOAT64 * (3 * size.n + size.m) * size.d + _TILES
 
 
 def _similar(size: Size) -> float:
@@ -124,27 +152,31 @@ def _similar(size: Size) -> float:
 
 
 def _pairs(group: str) -> Law:
-    return Law(group=group, work=pairs, memory=_doubles)
+    return Law(group=group, work=pairs, memory=_doubles, holds=True)
 
 
-def _gaussians(group: str, times: float = 1) -> Law:
-    return Law(group=group, work=lambda size: times * frechet(size), memory=_matrices, shrinks="shape")
+def _gaussians(
+    group: str, times: float = 1, *, memory: Callable[[Size], float] = _matrices, holds: bool = False
+) -> Law:
+    return Law(
+        group=group, work=lambda size: times * frechet(size), memory=memory, holds=holds, shrinks="shape"
+    )
 
 
-def _linear(group: str) -> Law:
-    return Law(group=group, work=linear, memory=_rows)
+def _linear(group: str, memory: Callable[[Size], float]) -> Law:
+    return Law(group=group, work=linear, memory=memory)
 
 
 LAWS: Final[Mapping[str, Law]] = {
     "fd": _gaussians("Fréchet distance"),
-    "fd-infinity": _gaussians("Fréchet distance at infinity", 15),
-    "intra-fd": _gaussians("Fréchet distance by class"),
+    "fd-infinity": _gaussians("Fréchet distance at infinity", 15, memory=_orders, holds=True),
+    "intra-fd": _gaussians("Fréchet distance by class", memory=_by_class),
     "kd": _pairs("kernel distance"),
-    "cmmd": _pairs("Gaussian kernel"),
+    "cmmd": Law(group="Gaussian kernel", work=pairs, memory=_unit_vectors),
     **dict.fromkeys(
         ("precision", "recall", "density", "coverage", "f-score", "realism"), _pairs("neighbours")
     ),
-    "authpct": Law(group="authenticity", work=_authentic, memory=_doubles),
+    "authpct": Law(group="authenticity", work=_authentic, memory=_doubles, holds=True),
     "mifd": Law(
         group="memorisation-informed distance",
         work=lambda size: frechet(size) + _across(size),
@@ -152,10 +184,10 @@ LAWS: Final[Mapping[str, Law]] = {
         shrinks="shape",
     ),
     "vendi": Law(group="Vendi score", work=_spectrum_of_similarities, memory=_similar, shrinks="shape"),
-    "ct": Law(group="data copying", work=_cells, memory=_doubles),
+    "ct": Law(group="data copying", work=_cells, memory=_doubles, holds=True),
     "fld": Law(group="likelihood", work=_mixture, memory=lambda size: _doubles(size) + (1 << 30)),
-    "is": _linear("Inception score"),
-    "accuracy": _linear("class accuracy"),
-    "clip-score": _linear("CLIP score"),
+    "is": _linear("Inception score", _logits),
+    "accuracy": _linear("class accuracy", _block),
+    "clip-score": _linear("CLIP score", _with_texts),
 }
 """The law of every metric that reads images; the others cost what their probe does."""

@@ -104,7 +104,7 @@ class ComparedMetric(SharedMetric[Comparison]):
     ) -> Comparison:
         asked = [metric.asked for metric in family]
         found = compare(
-            generated.blocks,
+            generated.in_memory(),
             reference.bank,
             balls=[balls for each in asked for balls in each.balls],
             realism=list(dict.fromkeys(k for each in asked for k in each.realism)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -115,8 +115,9 @@ def drawn(generated: FeatureSet, size: int, *, rng: np.random.Generator) -> Feat
     if generated.count <= size:
         return generated
     chosen = np.sort(rng.choice(generated.count, size, replace=False))
-    edges = np.searchsorted(chosen, list(accumulate(generated.sizes))[:-1])
-    parts = np.split(generated.stacked()[chosen], edges)
+    edges = np.cumsum([0, *generated.sizes])
+    found = [chosen[(start <= chosen) & (chosen < stop)] - start for start, stop in pairwise(edges)]
+    parts = (block[rows] for block, rows in zip(generated.blocks, found, strict=True))
     return FeatureSet(tuple(part for part in parts if len(part)))
 
 

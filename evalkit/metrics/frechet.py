@@ -37,6 +37,7 @@ from evalkit.numerics import (
     gaussian_factor_from_features,
     jackknife,
 )
+from evalkit.numerics.blocks import sizes_of
 from evalkit.numerics.extrapolation import (
     Prediction,
     ShiftedDistances,
@@ -205,7 +206,7 @@ def without_neighbours(blocks: Sequence[FloatArray], target: GaussianFactor) -> 
         blocks: float ``[n_b, d]`` arrays, of which some may be empty.
         target: the other side.
     """
-    sizes = [len(block) for block in blocks]
+    sizes = sizes_of(blocks)
     count, groups = sum(sizes), len(blocks)
     if groups < 3 or count - max(a + b for a, b in pairwise(sizes)) < 2:
         return []
@@ -218,7 +219,7 @@ def without_neighbours(blocks: Sequence[FloatArray], target: GaussianFactor) -> 
     pairs = [(first, first + 1) for first in range(groups - 1)]
     whole = _whole(moments_of(blocks))
     found = distances_without(blocks, pairs, target, whole=whole, measure=_plainly(blocks, target))
-    return [float(distance) for distance in found]
+    return found.tolist()
 
 
 def _whole(moments: MomentsAccumulator) -> Whole:
@@ -229,7 +230,7 @@ def _plainly(blocks: Sequence[FloatArray], target: GaussianFactor) -> Callable[[
     """What measures the distance without some of the blocks by itself."""
 
     def measure(group: Sequence[int]) -> float:
-        rest = moments_of([block for number, block in enumerate(blocks) if number not in group])
+        rest = moments_of(blocks, without=group)
         cov = rest.covariance
         return frechet_distance_to(target, mean=rest.mean, cov=cov, relative_error=LEAVE_OUT_ERROR)
 
@@ -249,18 +250,17 @@ def distances(generated: FeatureSet, target: GaussianFactor, *, at: Sequence[flo
     """Distance of all images, and without each block (none where fewer than 2 images would be left)."""
     sizes = generated.sizes
     resampled = len(sizes) > 1 and generated.count - max(sizes) >= 2
-    nothing = np.zeros((0, len(at)))
     if generated.count <= len(target.mean):
         features = generated.stacked()
         value = frechet_distance_between(gaussian_factor_from_features(features), target)
         edges = (0, *accumulate(sizes))
         without = frechet_without_blocks(features, edges, target) if resampled else np.zeros(0)
-        return ShiftedDistances(value, np.zeros(len(at)), without, nothing)
+        return ShiftedDistances(value, np.zeros(len(at)), without, np.zeros((0, len(at))))
     moments = moments_of(generated.blocks)
     value = frechet_distance_to(target, mean=moments.mean, cov=moments.covariance)
     shift = _shifts(target, moments, at)
     if not resampled:
-        return ShiftedDistances(value, shift, np.zeros(0), nothing)
+        return ShiftedDistances(value, shift, np.zeros(0), np.zeros((0, len(at))))
     singles = [(block,) for block in range(len(sizes))]
     whole, measure = _whole(moments), _plainly(generated.blocks, target)
     if not at:

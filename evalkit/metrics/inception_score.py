@@ -12,6 +12,7 @@ from evalkit.errors import UsageError
 from evalkit.metrics import METRICS
 from evalkit.metrics.scoring import Estimate, check_count, duplicate_warnings, score_with_jackknife
 from evalkit.numerics import inception_score_blocks
+from evalkit.numerics.blocks import LazyBlocks
 from evalkit.spec import Better, Scalar, Score, Spec
 
 SPLITS = 10
@@ -103,7 +104,7 @@ class InceptionScoreMetric(Metric):
         minimum = self.minimum_images
         check_count(generated.count, minimum=minimum, metric=self.name)
         resampled = len(generated.sizes) > 1 and generated.count - max(generated.sizes) >= minimum
-        logits = generated.stacked()
+        logits = generated.blocks if isinstance(generated.blocks, LazyBlocks) else generated.stacked()
         sizes = generated.sizes if resampled else ()
         score, without = inception_score_blocks(
             logits, sizes, splits=self.splits, chunk=self.chunk_size, shuffle_seed=self.shuffle_seed

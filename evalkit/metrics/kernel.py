@@ -107,10 +107,10 @@ class KernelDistance(Metric):
         check_count(len(bank), minimum=minimum, metric=self.name, what="reference images")
         estimate = None
         if self.subsets is None:
-            sums = kernel_sums(generated.blocks, bank)
+            sums = kernel_sums(generated.in_memory(), bank)
         else:
             sums, estimate = kernel_sums_and_subsets(
-                generated.blocks, bank, subsets=self.subsets, subset_size=self.subset_size, rng=rng
+                generated.in_memory(), bank, subsets=self.subsets, subset_size=self.subset_size, rng=rng
             )
         exact = sums.value()
         resampled = len(generated.sizes) > 1 and generated.count - max(generated.sizes) >= 2

@@ -28,6 +28,7 @@ from evalkit.numerics.arrays import (
     checked_features,
     same_width,
 )
+from evalkit.numerics.blocks import joined
 from evalkit.numerics.manifolds import Balls, ResampledScores, Tally
 from evalkit.numerics.neighbourhoods import Rows, neighbourhoods
 from evalkit.numerics.products import product
@@ -40,7 +41,6 @@ from evalkit.numerics.tiles import (
     bound_of_cancelled,
     candidates,
     column_panels,
-    joined,
     left_form,
     panels,
     right_form,

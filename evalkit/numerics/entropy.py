@@ -10,7 +10,7 @@ probability zero. Probabilities are float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, FloatArray, IndexArray, checked_features
+from evalkit.numerics.blocks import LazyBlocks, chunks_of, sizes_of
 
 ROWS = 4096  # logits turned into float64 probabilities at a time
 
@@ -67,8 +68,9 @@ def class_sums(logits: NDArray[np.generic]) -> ClassSums:
     Raises:
         InvalidInputError: wrong shape, no rows, or a value that is not finite.
     """
-    checked = checked_features(logits, "logits", minimum=1)
-    return _grouped_sums(checked, [np.arange(len(checked), dtype=np.int64)])[0]
+    blocks = [checked_features(logits, "logits", minimum=1)]
+    everything = _Groups.of(np.arange(len(blocks[0])), splits=1, chunk=None)
+    return _grouped_sums(chunks_of(blocks, [0], rows=ROWS), [everything])[0]
 
 
 def inception_score(
@@ -92,14 +94,11 @@ def inception_score(
     Raises:
         InvalidInputError: wrong shape, fewer images than splits, or a value that is not finite.
     """
-    checked = checked_features(logits, "logits", minimum=1)
-    order = shuffled(len(checked), shuffle_seed)
-    groups = _groups(order, splits, chunk)
-    return _summary(sums.score() for sums in _grouped_sums(checked, groups))
+    return inception_score_blocks(logits, (), splits=splits, chunk=chunk, shuffle_seed=shuffle_seed)[0]
 
 
 def inception_score_blocks(
-    logits: NDArray[np.generic],
+    logits: NDArray[np.generic] | LazyBlocks,
     sizes: tuple[int, ...],
     *,
     splits: int = 10,
@@ -108,10 +107,11 @@ def inception_score_blocks(
 ) -> tuple[InceptionScore, tuple[InceptionScore, ...]]:
     """Inception score, and the same protocol applied without each block of images.
 
-    All groups of all variants are summed in one pass over the logits.
+    All groups of all variants are summed in one pass over the logits, of which a few rows are in memory; an
+    image costs a byte or two for each variant, and 8 for the order.
 
     Args:
-        logits: float ``[n, classes]``, block after block.
+        logits: float ``[n, classes]``, block after block; or blocks that are read piece by piece.
         sizes: images in each block, with sum n; empty for no leave-one-out values.
         splits: as :func:`inception_score`.
         chunk: as :func:`inception_score`.
@@ -120,17 +120,19 @@ def inception_score_blocks(
     Raises:
         InvalidInputError: as :func:`inception_score`; also where too few images are left without a block.
     """
-    checked = checked_features(logits, "logits", minimum=1)
-    if sizes and sum(sizes) != len(checked):
-        raise InvalidInputError(f"blocks of {sum(sizes)} images do not fit {len(checked)} logits")
-    order = shuffled(len(checked), shuffle_seed)
-    orders = [order]
-    if sizes:
-        block_of = np.repeat(np.arange(len(sizes)), sizes)[order]
-        orders += [order[block_of != block] for block in range(len(sizes))]
-    variants = [_groups(kept, splits, chunk) for kept in orders]
-    scores = iter([sums.score() for sums in _grouped_sums(checked, [g for v in variants for g in v])])
-    results = [_summary(next(scores) for _ in variant) for variant in variants]
+    blocks: Sequence[FloatArray]
+    blocks = logits if isinstance(logits, LazyBlocks) else [checked_features(logits, "logits", minimum=1)]
+    count = sum(sizes_of(blocks))
+    if sizes and sum(sizes) != count:
+        raise InvalidInputError(f"blocks of {sum(sizes)} images do not fit {count} logits")
+    order = shuffled(count, shuffle_seed)
+    variants = [_Groups.of(order, splits=splits, chunk=chunk)]
+    block_of = np.repeat(np.arange(len(sizes)), sizes)[order] if sizes else order
+    kept = (order[block_of != block] for block in range(len(sizes)))
+    variants += [_Groups.of(rest, splits=splits, chunk=chunk, count=count) for rest in kept]
+    chunks = chunks_of(blocks, range(len(blocks)), rows=ROWS)
+    scores = iter([sums.score() for sums in _grouped_sums(chunks, variants)])
+    results = [_summary(next(scores) for _ in variant.sizes) for variant in variants]
     return results[0], tuple(results[1:])
 
 
@@ -154,26 +156,46 @@ def _groups(order: IndexArray, splits: int, chunk: int | None) -> list[IndexArra
     return [order[i * count // splits : (i + 1) * count // splits] for i in range(splits)]
 
 
-def _grouped_sums(logits: FloatArray, groups: list[IndexArray]) -> list[ClassSums]:
-    """Sum over each (possibly overlapping) group of rows as one matrix product, a chunk of rows at a time."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """Disjoint groups of rows: integers ``[n]`` tell the group of each row, -1 for none."""
+
+    number: NDArray[np.signedinteger]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, order: IndexArray, *, splits: int, chunk: int | None, count: int | None = None) -> _Groups:
+        """Cut the rows ``order`` of ``count`` ones (of those alone where it is None) into groups."""
+        groups = _groups(order, splits, chunk)
+        number = np.full(len(order) if count is None else count, -1, np.min_scalar_type(-len(groups) - 1))
+        for i, group in enumerate(groups):
+            number[group] = i
+        return cls(number, tuple(map(len, groups)))
+
+    def members(self, rows: slice) -> NDArray[np.bool_]:
+        """Whether each of some rows is in each group, bool ``[groups, rows]``."""
+        return np.asarray(self.number[rows] == np.arange(len(self.sizes))[:, None], dtype=np.bool_)
+
+
+def _grouped_sums(chunks: Iterable[FloatArray], variants: Sequence[_Groups]) -> list[ClassSums]:
+    """Sum over each group of each variant as one matrix product, a chunk of rows at a time."""
     from scipy.special import log_softmax  # noqa: PLC0415 - as above
 
-    count, classes = logits.shape
-    member = np.zeros((len(groups), count), dtype=np.bool_)
-    for i, group in enumerate(groups):
-        member[i, group] = True
-    sums = np.zeros((len(groups), classes))
-    entropies = np.zeros(len(groups))
-    for start in range(0, count, ROWS):
-        rows = slice(start, start + ROWS)
-        log_p = log_softmax(logits[rows].astype(np.float64), axis=1)
+    sizes = [size for variant in variants for size in variant.sizes]
+    sums: Float64Array | float = 0.0
+    entropies = np.zeros(len(sizes))
+    start = 0
+    for logits in chunks:
+        rows = slice(start, start + len(logits))
+        start += len(logits)
+        log_p = log_softmax(checked_features(logits, "logits", minimum=1).astype(np.float64), axis=1)
         p = np.exp(log_p)
-        weights = member[:, rows].astype(np.float64)
-        sums += weights @ p
+        weights = np.concatenate([variant.members(rows) for variant in variants]).astype(np.float64)
+        sums = sums + weights @ p
         entropies += weights @ (p * log_p).sum(axis=1)
     return [
-        ClassSums(len(group), row, float(entropy))
-        for group, row, entropy in zip(groups, sums, entropies, strict=True)
+        ClassSums(size, row, float(entropy))
+        for size, row, entropy in zip(sizes, np.asarray(sums), entropies, strict=True)
     ]
 
 

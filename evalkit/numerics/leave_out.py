@@ -14,6 +14,9 @@ see :mod:`evalkit.numerics.leave_out_few`.
 Accepted trade-offs: what is subtracted cancels where one block holds most of the variance. The error is
 bounded by the largest eigenvalue of all rows, and a block that it does not prove good to
 ``LEAVE_OUT_ERROR`` is measured by itself.
+
+Memory: a few matrices ``[d, d]`` and a few MB, whatever the number of rows: large blocks are taken away a
+chunk at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from scipy.linalg import blas
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array, FloatArray
+from evalkit.numerics.blocks import chunks_of, sizes_of
 from evalkit.numerics.downdates import RULE_SHARE, Spectrum, without_rows, worth_it
 from evalkit.numerics.frechet import (
     GRADED_ERROR,
@@ -36,6 +40,9 @@ from evalkit.numerics.frechet import (
     GaussianFactor,
 )
 from evalkit.numerics.linalg import root_sum, symmetric_eigenvalues
+
+# Numbers in the rows that are projected at a time; no fewer rows than dimensions.
+_CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +88,7 @@ def rests_without(
     """Yield the distance and the spectrum without the blocks of each of ``left_out``; for ``n > d``.
 
     Args:
-        blocks: finite float ``[n_b, d]`` arrays, of which some may be empty.
+        blocks: finite float ``[n_b, d]`` arrays, of which some may be empty; each is read once a group.
         left_out: numbers of the blocks to leave out together, each with at least two rows left.
         reference: the other side.
         whole: moments of all blocks.
@@ -94,21 +101,22 @@ def rests_without(
     projected = _projected(whole, reference)
     total = float(np.trace(whole.covariance)) * freedom
     largest = float(np.linalg.norm(projected))  # Frobenius: a bound of the largest eigenvalue
-    offset = whole.mean - reference.mean
+    theirs, offset = reference.trace, whole.mean - reference.mean
     for group in left_out:
-        rows, moved = _left_rows([blocks[block] for block in group], whole)
-        left = freedom - len(rows) + 1  # the last of the rows is the sum
-        spectrum = (
-            symmetric_eigenvalues(_downdated(projected, reference.project(rows)), overwrite=True) / left
-        )
+        left = _left(blocks, group, whole) - 1
+        rest, taken, moved = projected, 0.0, offset
+        for rows, so_far in _left_rows(blocks, group, whole):
+            rest = _downdated(rest, reference.project(rows), overwrite=rest is not projected)
+            taken, moved = taken + _squared(rows), so_far
+        spectrum = symmetric_eigenvalues(rest, overwrite=True) / left
         nuclear, error = root_sum(spectrum, scale=largest / left)
         if reference.graded and len(spectrum) > SMALL:
             cancelled = max(1.0, largest / left / max(float(spectrum[-1]), np.finfo(np.float64).tiny))
             error = min(error, GRADED_ERROR * nuclear * cancelled)
-        trace = (total - float(np.vdot(rows, rows))) / left
+        trace = (total - taken) / left
         at = offset - moved
-        distance = float(at @ at) + trace + reference.trace - 2 * nuclear
-        rounding = ROUNDING * (total / left + reference.trace)
+        distance = float(at @ at) + trace + theirs - 2 * nuclear
+        rounding = ROUNDING * (total / left + theirs)
         if not 2 * error + rounding <= LEAVE_OUT_ERROR * distance:
             distance = measure(group)
         yield Rest(left + 1, distance, trace, spectrum)
@@ -130,7 +138,8 @@ def distances_without(
         float64 ``[len(left_out)]``.
     """
     slow = partial(rests_without, blocks, reference=reference, whole=whole, measure=measure)
-    largest = max((sum(len(blocks[block]) for block in group) for group in left_out), default=0) + 1
+    sizes = sizes_of(blocks)
+    largest = max((sum(sizes[block] for block in group) for group in left_out), default=0) + 1
     spectrum = None
     if worth_it(largest, rank=reference.rank, groups=len(left_out)):
         inner = _projected(whole, reference)
@@ -138,8 +147,9 @@ def distances_without(
     if spectrum is None or not spectrum.serves(LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear)):
         return np.asarray([rest.distance for rest in slow(left_out=left_out)])
     found = np.empty(len(left_out))
-    rows = [[blocks[block] for block in group] for group in left_out]
-    for number, (distance, proven) in enumerate(_by_determinants(rows, reference, whole, spectrum)):
+    for number, (distance, proven) in enumerate(
+        _by_determinants(blocks, left_out, reference, whole, spectrum)
+    ):
         found[number] = distance
         if not proven:
             (rest,) = slow(left_out=[left_out[number]])
@@ -155,22 +165,31 @@ def _apart(whole: Whole, reference: GaussianFactor, nuclear: float) -> float:
 
 
 def _by_determinants(
-    groups: Sequence[Sequence[FloatArray]], reference: GaussianFactor, whole: Whole, spectrum: Spectrum
+    blocks: Sequence[FloatArray],
+    left_out: Sequence[Sequence[int]],
+    reference: GaussianFactor,
+    whole: Whole,
+    spectrum: Spectrum,
 ) -> Iterator[tuple[float, bool]]:
     """Yield the distance without the rows of each group, and whether it is proven good enough."""
-    freedom = whole.count - 1
-    total = float(np.trace(whole.covariance)) * freedom
+    total = float(np.trace(whole.covariance)) * (whole.count - 1)
+    theirs, offset = reference.trace, whole.mean - reference.mean
     turn = blas.dgemm(1.0, reference.factor, spectrum.vectors)
     rule = spectrum.rule(RULE_SHARE * LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear))
-    for group in groups:
-        rows, moved = _left_rows(group, whole)
-        left = freedom - len(rows) + 1
-        nuclear, error = without_rows(spectrum, blas.dgemm(1.0, rows, turn), rule)
-        at = whole.mean - reference.mean - moved
-        traces = (total - float(np.vdot(rows, rows))) / left + reference.trace
+    for group in left_out:
+        left = _left(blocks, group, whole) - 1
+        ((rows, moved),) = _left_rows(blocks, group, whole)  # it pays for groups below the rank only
+        nuclear, error = without_rows(spectrum, blas.dgemm(1.0, turn, rows.T, trans_a=1).T, rule)
+        at = offset - moved
+        traces = (total - _squared(rows)) / left + theirs
         distance = float(at @ at) + traces - 2 * nuclear / np.sqrt(left)
-        rounding = ROUNDING * (total / left + reference.trace)
+        rounding = ROUNDING * (total / left + theirs)
         yield distance, bool(2 * error / np.sqrt(left) + rounding <= LEAVE_OUT_ERROR * distance)
+
+
+def _squared(rows: Float64Array) -> float:
+    """Sum of squares; no BLAS of numpy's, whose threads would wait busily while scipy's multiply."""
+    return float(np.einsum("ij,ij->", rows, rows))
 
 
 def _projected(whole: Whole, reference: GaussianFactor) -> Float64Array:
@@ -181,23 +200,42 @@ def _projected(whole: Whole, reference: GaussianFactor) -> Float64Array:
     return np.asfortranarray(projected)
 
 
-def _left_rows(blocks: Sequence[FloatArray], whole: Whole) -> tuple[Float64Array, Float64Array]:
-    """Rows ``[m + 1, d]`` whose Gram matrix is to be subtracted, and how far the mean moves down."""
-    count = sum(map(len, blocks))
-    left = whole.count - count
+def _left(blocks: Sequence[FloatArray], group: Sequence[int], whole: Whole) -> int:
+    """Number of rows without the blocks of ``group``."""
+    sizes = sizes_of(blocks)
+    left = whole.count - sum(sizes[block] for block in group)
     if left < 2:
         raise InvalidInputError(f"{left} rows are left without a block; at least 2 are needed")
-    rows = np.empty((count + 1, len(whole.mean)))
-    if count:
-        np.subtract(np.concatenate(blocks), whole.mean, out=rows[:-1])
-    total = rows[:-1].sum(axis=0)
-    rows[-1] = total / np.sqrt(left)
-    return rows, total / left
+    return left
 
 
-def _downdated(matrix: Float64Array, rows: Float64Array) -> Float64Array:
+def _left_rows(
+    blocks: Sequence[FloatArray], group: Sequence[int], whole: Whole
+) -> Iterator[tuple[Float64Array, Float64Array]]:
+    """Yield rows ``[m, d]`` whose Gram matrices are to be subtracted, and how far the mean moves down so far.
+
+    They are the rows of the group about the common mean, a chunk at a time, and last of all their scaled sum.
+    """
+    left, dimension = _left(blocks, group, whole), len(whole.mean)
+    count, total = whole.count - left, np.zeros(dimension)
+    seen = 0
+    for chunk in chunks_of(blocks, group, rows=max(_CHUNK // dimension, dimension)):
+        seen += len(chunk)
+        rows = np.empty((len(chunk) + (seen == count), dimension))
+        np.subtract(chunk, whole.mean, out=rows[: len(chunk)])
+        total += rows[: len(chunk)].sum(axis=0)
+        if seen == count:
+            rows[-1] = total / np.sqrt(left)
+        yield rows, total / left
+    if not count:
+        yield np.zeros((1, dimension)), total
+
+
+def _downdated(matrix: Float64Array, rows: Float64Array, *, overwrite: bool) -> Float64Array:
     """Lower triangle of ``matrix - rows^T rows``."""
     if not matrix.size:
         return matrix
-    updated = blas.dsyrk(-1.0, np.ascontiguousarray(rows).T, beta=1.0, c=matrix, lower=1)
+    updated = blas.dsyrk(
+        -1.0, np.ascontiguousarray(rows).T, beta=1.0, c=matrix, lower=1, overwrite_c=overwrite
+    )
     return np.asarray(updated, dtype=np.float64)

@@ -26,6 +26,7 @@ from evalkit.numerics.arrays import (
     checked_features,
     same_width,
 )
+from evalkit.numerics.blocks import joined
 from evalkit.numerics.gram import Members, Sums, sums_across, sums_within
 from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
 from evalkit.numerics.products import multiplier
@@ -38,7 +39,6 @@ from evalkit.numerics.single_sums import (
     single_sums_across,
     single_sums_within,
 )
-from evalkit.numerics.tiles import joined
 
 ALLOWED = 1e-6
 """Part of the result by which float32 products may move it."""

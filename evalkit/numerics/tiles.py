@@ -10,8 +10,8 @@ the candidates: entries that may lie within a bound of their row or of their col
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,6 @@ class Candidates(NamedTuple):
     rows: IndexArray
     columns: IndexArray
     distances: Float32Array
-
-
-def joined(parts: Sequence[FloatArray]) -> FloatArray:
-    """Return the rows of all ``parts``; of one alone no copy is made."""
-    return parts[0] if len(parts) == 1 else cast("FloatArray", np.concatenate(parts))
 
 
 def left_form(x: FloatArray, centre: Float64Array) -> Float64Array:

@@ -10,6 +10,7 @@ from evalkit.costing import Estimate, estimate_run
 from evalkit.costing.pass_probe import MOST_BATCHES, probe_pass
 from evalkit.errors import UsageError
 from evalkit.evaluate import run
+from evalkit.extractors import build_extractor
 from evalkit.generators.toy import GaussianTiles
 from evalkit.opening import open_run, pass_jobs
 from evalkit.request import ScoreRequest
@@ -59,6 +60,19 @@ def test_the_disk_is_what_a_run_takes(request_of, tmp_path):
     run(request_of(), console=Silent())
     taken = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert found.disk_bytes == pytest.approx(taken, rel=0.3)
+
+
+def test_memory_grows_with_the_features_only_where_a_metric_holds_them(request_of):
+    """The thumbnail of the pixels has 192 numbers; one copy, however many metrics hold it."""
+    more = 200_000 - 20_000
+
+    def growth(*metrics):
+        few, many = (_estimate(request_of(metrics=metrics, num_samples=n)) for n in (20_000, 200_000))
+        return (many.memory_bytes - few.memory_bytes) / more
+
+    width = build_extractor("pixels").heads["thumbnail"]
+    assert growth("fd") < width
+    assert 4 * width < growth("kd", "precision") < 16 * width + 100
 
 
 def test_workers_divide_the_images_and_nothing_else(request_of):

@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from evalkit.accumulators import moments as accumulator
 from evalkit.costing.laws import LAWS, ROWS, WIDTH, Size, frechet, moments, pairs
 from evalkit.costing.numerics_probe import MadeUp, features, group_costs
+from evalkit.extracted import Extracted
 from evalkit.metrics import METRICS, compute_all
 from evalkit.numerics.products import products_on
+from evalkit.shards import ShardLayout, ShardResult, ShardStore
 
 SIZE = Size(n=1400, m=900, d=96, blocks=10)
 FULL = Size(n=50_000, m=10_000, d=2048)
@@ -65,6 +67,38 @@ def test_memory_stays_below_that_of_the_law(name):
     finally:
         tracemalloc.stop()
     assert peak <= LAWS[name].memory(size)
+
+
+@pytest.mark.parametrize("name", sorted(set(LAWS) - {"fld", "mifd"}))
+def test_memory_of_features_in_files_stays_below_that_of_the_law(name, tmp_path):
+    """As in a run: blocks are read from the files of shards; what a metric holds of them is in its law."""
+    size = Size(n=2048, m=600, d=64, blocks=len(ShardLayout(2048).blocks()))
+    made, shards = features(size, seed=23), Extracted(ShardLayout(size.n))
+    rows, labels = made.stacked(), np.concatenate(made.labels)
+    for shard in range(shards.layout.shards):
+        index = shards.layout.indices(shard)
+        result = ShardResult({"x": rows[index]}, {"labels": labels[index].tolist()})
+        shards.add(replace(result, path=ShardStore(tmp_path).write(shard, result)))
+    reference, texts = MadeUp(size, seed=24), np.concatenate(made.texts)
+    del made, rows, result
+    tracemalloc.start()
+    try:
+        generated = shards.in_blocks("x", contiguous=False, texts=texts)
+        compute_all([(METRICS[name](), generated, reference)], rng=lambda: np.random.default_rng(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= LAWS[name].memory(size) + LAWS[name].holds * 4 * size.n * size.d
+
+
+def test_what_is_read_piece_by_piece_needs_no_memory_for_the_features():
+    few, many = replace(FULL, n=20_000), replace(FULL, n=1_020_000)
+    for name in ("fd", "is"):
+        law = LAWS[name]
+        assert not law.holds
+        assert law.memory(many) - law.memory(few) < 300 * 1_000_000, (
+            "the features themselves are 8192 bytes each"
+        )
 
 
 @pytest.mark.parametrize("name", LAWS)
