@@ -9,6 +9,7 @@
     │   └── CheckpointError          6  a checkpoint that does not fit
     │       └── UnsafeCheckpointError  6  a checkpoint whose pickle wants to run code
     └── TemporaryError              75  try again: network, lock, disk full
+        ├── BusyError               75  another run has the folder: nothing was begun
         └── OfflineError            75  a download is needed and not possible now
 
 The command line prints ``message``, then ``hint``, and leaves with ``exit_code``; any other exception
@@ -74,6 +75,10 @@ class TemporaryError(EvalkitError):
     """Running the same command again later can succeed, and resumes."""
 
     exit_code = 75
+
+
+class BusyError(TemporaryError):
+    """Another run works on the same folder: this one was refused, and has done nothing."""
 
 
 class OfflineError(TemporaryError):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.console import Console
+from evalkit.errors import BusyError
 from evalkit.events import PhaseBegan
 from evalkit.extraction import Extracted, Interrupted
 from evalkit.following import following
@@ -72,6 +73,9 @@ def _followed(opened: Opened, run_id: str, *, started: float) -> RunRecord:
             record = _scored(opened, record)
     except Decided as decided:
         record = replace(record, status="partial", notes=str(decided))
+    except BusyError:
+        path.unlink(missing_ok=True)  # the record is that of the run at work
+        raise
     except BaseException as error:
         status: Status = "partial" if isinstance(error, Interrupted | KeyboardInterrupt) else "error"
         replace(
@@ -162,6 +166,6 @@ def _started(opened: Opened, run_id: str) -> RunRecord:
         sampling=subject.sampling,
         protocol=protocol_info(opened.plan, subject, materials=nothing, probes=opened.probes),
         inputs=Inputs(found=subject.found, used=len(subject.source), rejected=subject.rejected),
-        env={**environment(), "determinism": "strict" if request.strict else "standard"},
+        env={**(opened.env or environment()), "determinism": "strict" if request.strict else "standard"},
         command=tuple(redact_command(list(request.command))),
     )

@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 
 from evalkit.core import ImageSource, IndexArray
-from evalkit.disk_room import check_room
+from evalkit.disk_room import Wanted, check_room
 from evalkit.errors import EvalkitError, TemporaryError
 from evalkit.extracted import Extracted, MissingShards
 from evalkit.jobs import Job, default_batch_size, state_store
 from evalkit.lanes import Lane, ShardFacts, measured, synchronise
 from evalkit.runtime import bitwise_numerics, strict_numerics
+from evalkit.shard_facts import FACTS
 from evalkit.shard_locks import Waiting
 from evalkit.shards import ShardResult
 from evalkit.sources.ahead import ReadAhead
@@ -86,12 +87,12 @@ def extract(
         stack.enter_context(bitwise_numerics() if job.bitwise else strict_numerics())
         if job.fresh:
             for lane in job.lanes:
-                lane.store.clear(job.part)
+                lane.store.clear(job.part, launch=job.launch)
         pieces = _pieces(job, done)
         if job.only_stored:
             return _stored(job, pieces, done, progress=progress, after_shard=after_shard)
-        for lane in job.lanes:
-            check_room(lane.store.folder, wanted=lane.width * job.images * _FLOAT)
+        own = job.layout.shards_of(job.part)
+        check_room(Wanted(lane.store.folder, own, lane.width * job.images * _FLOAT) for lane in job.lanes)
         images = stack.enter_context(_images(job, job.source)) if job.source is not None else None
         piece = next(pieces, None)
         while piece is not None:
@@ -119,7 +120,7 @@ def _stored(
             continue
         progress(len(piece.index))
         for number, extracted in enumerate(done):
-            extracted.shards.append(piece.whole[number])
+            extracted.add(piece.whole[number])
         if after_shard is not None and not missing:
             after_shard(done)
     if missing:
@@ -163,7 +164,7 @@ def _pieces(job: Job, done: Sequence[Extracted]) -> Iterator[_Piece]:
     for shard in job.layout.shards_of(job.part):
         piece = _Piece(shard, job.layout.indices(shard), {}, {})
         for number, lane in enumerate(job.lanes):
-            result, warning = lane.store.read(shard, len(piece.index))
+            result, warning = lane.store.read(shard, len(piece.index), lane.heads)
             if warning:
                 done[number].warnings.append(
                     warning if job.only_stored else f"{warning} and is computed again"
@@ -179,7 +180,13 @@ def _pieces(job: Job, done: Sequence[Extracted]) -> Iterator[_Piece]:
 
 
 def _is_whole(job: Job, lane: Lane, result: ShardResult) -> bool:
-    return set(lane.heads) <= set(result.features) and (not job.needs_labels or "labels" in result.facts)
+    """Whether a shard has all that is asked of it; a file whose name is right may still be made up."""
+    if not set(lane.heads) <= set(result.features) or not set(result.facts) >= FACTS:
+        return False
+    if job.needs_labels and "labels" not in result.facts:
+        return False
+    # Of probes infinities may be right: the PSNR of equal images.
+    return job.source is None or all(np.isfinite(result.features[head]).all() for head in lane.heads)
 
 
 def _add_shard(
@@ -196,7 +203,7 @@ def _add_shard(
     else:
         progress(len(piece.index))
     for number, extracted in enumerate(done):
-        extracted.shards.append(piece.whole[number])
+        extracted.add(piece.whole[number])
         extracted.reused += 0 if number in piece.wanted else len(piece.index)
 
 

@@ -19,14 +19,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from evalkit.console import Console
-from evalkit.errors import InvalidInputError, TemporaryError
+from evalkit.errors import TemporaryError
 from evalkit.events import (
     Event,
     PartFinished,
@@ -42,13 +43,12 @@ from evalkit.events import (
 )
 from evalkit.extraction import Progress
 from evalkit.progress import (
-    ENDED,
     FOLDER,
     HEARTBEAT_SECONDS,
     Phase,
     Snapshot,
+    before_us,
     numbers_in,
-    read_snapshot,
     write_progress,
 )
 from evalkit.record import new_run_id, redact_command, utc_now
@@ -60,11 +60,10 @@ from evalkit.telling import ended_by
 PROGRESS_SECONDS: Final = 2.0
 """Between two changes of the count of images, at least; changes of the phase are written at once."""
 _WHOLE = Part(0, 1)
-_MOST_CONTINUED = 20
 _FIRST_BEAT = 1.0
 _JUDGED = frozenset({"sampling", "reading"})
 # Not part of what is asked for: the same images are scored in the same way whatever these are.
-_ELSEWHERE = frozenset({"out", "command", "fresh", "device", "batch_size", "backend", "mirror"})
+_ELSEWHERE = frozenset({"out", "command", "fresh", "device", "batch_size", "backend", "mirror", "launch"})
 
 
 @contextmanager
@@ -98,11 +97,11 @@ class Follower:
         self._path = request.out / FOLDER / f"{progress_key(request, part)}.json"
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._written, self._refused = 0.0, False
+        self._ours, self._admitted = False, False  # the file; to the folders of shards
         self._rate, self._judged = _Rate(time.monotonic()), _NOTHING
         now = utc_now()
         self._snapshot = Snapshot(
             run=new_run_id(),
-            continues=_continued(self._path),
             subject=str(without_secrets(request.name or request.model or str(request.images))),
             protocol=request.protocol,
             phase="opening",
@@ -176,11 +175,13 @@ class Follower:
             case PassBegan():
                 self._begin(event)
             case ShardDone(images=images, reused=reused):
+                self._admitted |= self._snapshot.phase in _JUDGED
                 self._rate.take_out(images if reused else 0)
                 self._move(shards=1)
             case RunIdentified(subject=subject, protocol=protocol):
                 self._change(subject=subject, protocol=protocol)
             case RunFinished() | PartFinished():
+                self._admitted = True
                 self._change(phase="done")
             case RunInterrupted(text=text):
                 self._end("interrupted", text)
@@ -237,6 +238,11 @@ class Follower:
     def _write(self) -> None:
         """Replace the file; where that fails, tell it once and go on."""
         with self._lock:
+            if not self._ours:
+                continues, held = before_us(self._path, now=datetime.now(UTC))
+                if held and not self._admitted:
+                    return
+                self._ours, self._snapshot = True, replace(self._snapshot, continues=continues)
             self._snapshot = replace(self._snapshot, heartbeat_utc=utc_now())
             self._written = time.monotonic()
             reason = ""
@@ -282,15 +288,6 @@ def progress_key(request: ScoreRequest, part: Part) -> str:
     fields = sorted(set(request.__dataclass_fields__) - _ELSEWHERE)
     digest = sha256_of({name: repr(getattr(request, name)) for name in fields})[:16]
     return digest if part.count == 1 else f"{digest}-part-{part.key}"
-
-
-def _continued(path: Path) -> tuple[str, ...]:
-    """Return the runs that ended early before this one, as the file that it will replace tells them."""
-    with suppress(InvalidInputError, OSError):
-        before = read_snapshot(path)
-        if ENDED.get(before.phase) != "complete":
-            return (*before.continues, before.run)[-_MOST_CONTINUED:]
-    return ()
 
 
 def _below(folder: Path, root: Path) -> str:

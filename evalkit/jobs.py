@@ -23,11 +23,11 @@ class Job:
     """What to extract: rows ``0 .. layout.count - 1`` of every lane.
 
     ``source`` gives the images that the lanes' extractors see; None where probes make their own.
-    ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets
-    the shards of earlier runs. ``bitwise`` asks for the same bits on every run: one thread, and never
-    another batch size than ``batch_size`` (:meth:`strictly`). ``part``: only its shards, while others compute
-    theirs in the same folders. ``patient`` waits for whoever computes the same rows instead of refusing.
-    ``only_stored`` computes nothing: what is not there is an error.
+    ``needs_labels`` says that shards without the labels of their images are not enough. ``fresh`` forgets the
+    shards of earlier runs, once for each ``launch`` of several processes. ``bitwise`` asks for the same bits
+    on every run: one thread, and never another batch size than ``batch_size`` (:meth:`strictly`). ``part``:
+    only its shards, while others compute theirs in the same folders. ``patient`` waits for whoever computes
+    the same rows instead of refusing. ``only_stored`` computes nothing: what is not there is an error.
     """
 
     lanes: tuple[Lane, ...]
@@ -37,6 +37,7 @@ class Job:
     source: ImageSource | None = None
     needs_labels: bool = False
     fresh: bool = False
+    launch: str = ""
     bitwise: bool = False
     part: Part | None = None
     patient: bool = False

@@ -19,7 +19,12 @@ class Mirror(Protocol):
     """Keeps folders of shards equal to their copies elsewhere."""
 
     def holding(
-        self, folders: Sequence[Path], *, part: str = WHOLE, waiting: Waiting | None = None
+        self,
+        folders: Sequence[Path],
+        *,
+        part: str = WHOLE,
+        fresh: bool = False,
+        waiting: Waiting | None = None,
     ) -> AbstractContextManager[Callable[[], None]]:
         """Hold ``folders`` of shards for one pass; the function that is given is called after each shard.
 
@@ -28,6 +33,7 @@ class Mirror(Protocol):
         Args:
             folders: below the run folder; they need not exist.
             part: ``whole``, or ``i-of-n``: the others of ``n`` parts may hold the folders at the same time.
+            fresh: forget the copies of the shards of this part instead of bringing them.
             waiting: called with the name of the holder while another run holds a folder: it waits a while,
                 or raises to give up. Without it that is an error at once.
 
@@ -46,6 +52,7 @@ class _NoMirror:
         folders: Sequence[Path],  # noqa: ARG002 - part of the protocol
         *,
         part: str = WHOLE,  # noqa: ARG002
+        fresh: bool = False,  # noqa: ARG002
         waiting: Waiting | None = None,  # noqa: ARG002
     ) -> Iterator[Callable[[], None]]:
         yield lambda: None

@@ -10,15 +10,7 @@ import torch
 from evalkit.console import Console
 from evalkit.core import Extractor
 from evalkit.events import PhaseBegan
-from evalkit.extraction import (
-    AfterShard,
-    Extracted,
-    Job,
-    default_batch_size,
-    extract,
-    patience,
-    state_store,
-)
+from evalkit.extraction import AfterShard, Extracted, Job, default_batch_size, extract, patience, state_store
 from evalkit.extractors import build_extractor
 from evalkit.lanes import Lane
 from evalkit.measurement import Materials, Watch
@@ -33,6 +25,7 @@ from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
 from evalkit.shards import Part, ShardLayout
 from evalkit.sources.fixed_blocks import BLOCK
+from evalkit.spec import Scalar
 from evalkit.subject_opening import open_subject, prompts_of, unblocked
 from evalkit.subjects import Subject, is_labelled, number_of_classes
 from evalkit.telling import telling
@@ -51,6 +44,7 @@ class Opened:
         prompts: one for each image.
         part: the shards to compute; all where None.
         observed: by those who computed the shards, where that is over: nothing is computed now.
+        env: of those; of this process where None.
         extracted: called with each pass that was made, references included.
         fill: called once what is to be measured is known, before its first image: an executor has shards
             computed elsewhere there, and returns what stands now.
@@ -68,6 +62,7 @@ class Opened:
     prompts: tuple[str, ...] | None = None
     watch: Watch | None = None
     observed: Observed | None = None
+    env: Mapping[str, Scalar] | None = None
     part: Part | None = None
     extracted: Callable[[Job, tuple[Extracted, ...]], None] = lambda _job, _done: None
     fill: Fill | None = None
@@ -81,8 +76,9 @@ class Opened:
         folders = [lane.store.folder for lane in job.lanes]
         part = WHOLE if job.part is None else job.part.key
         waiting = patience(self.stop) if job.patient else None
+        fresh = job.fresh and not all(lane.store.is_cleared(job.part, job.launch) for lane in job.lanes)
         with (
-            self.request.mirror.holding(folders, part=part, waiting=waiting) as pushed,
+            self.request.mirror.holding(folders, part=part, fresh=fresh, waiting=waiting) as pushed,
             self.console.progress(title, images) as progress,
         ):
 
@@ -224,6 +220,7 @@ def _images_job(opened: Opened, plan: Plan) -> Job | None:
         device=opened.device,
         needs_labels=plan.needs_labels,
         fresh=request.fresh,
+        launch=request.launch,
         part=opened.part,
     )
     return job.strictly() if request.strict else job
@@ -237,7 +234,7 @@ def _probe_job(opened: Opened, planned: Planned) -> Job:
         batch_size=request.batch_size, fresh=request.fresh,
         subject=subject.source.spec.digest(),
     )  # fmt: skip
-    job = replace(job, part=opened.part)
+    job = replace(job, launch=request.launch, part=opened.part)
     return job.strictly() if request.strict else job
 
 

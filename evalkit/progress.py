@@ -45,6 +45,7 @@ State = Literal["running", "stalled", "complete", "partial", "failed"]
 ENDED: Final[Mapping[Phase, State]] = {"done": "complete", "failed": "failed", "interrupted": "partial"}
 """Phases after which nothing more happens, and what they say of the run."""
 MOST_SHARDS: Final = 10_000_000
+_MOST_CONTINUED = 20
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
@@ -175,6 +176,20 @@ def read_snapshot(path: Path) -> Snapshot:
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error.message}", hint=error.hint) from error
     return snapshot
+
+
+def before_us(path: Path, *, now: datetime) -> tuple[tuple[str, ...], bool]:
+    """Return the runs of the same command that ended early before this one, and whether the last still works.
+
+    Where it does, in another process, this one is about to be refused: the file is that of the run at work.
+    """
+    try:
+        before = read_snapshot(path)
+    except (InvalidInputError, OSError):
+        return (), False
+    another = (before.pid, before.host) != (os.getpid(), socket.gethostname())
+    continues = () if before.phase == "done" else (*before.continues, before.run)[-_MOST_CONTINUED:]
+    return continues, another and state_of(before, now=now) == "running"
 
 
 def read_progress(folder: Path, *, notify: Callable[[str], None]) -> list[Found]:

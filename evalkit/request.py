@@ -15,6 +15,8 @@ from evalkit.protocol import Precision
 from evalkit.spec import Scalar
 from evalkit.subjects import ImageOptions
 
+_NO_MODEL = "name a --model to score, or leave it out"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
@@ -24,6 +26,7 @@ class ScoreRequest:
     then, and ``batch_size`` is not used. ``precision``: ``fast`` runs the networks that measure in bfloat16,
     which is a protocol of its own. ``backend``: what runs those networks. ``translate``: the model turns
     ``images`` into the images to score. ``mirror`` keeps the state below ``out`` equal to that elsewhere.
+    ``launch`` names what began several processes: ``fresh`` forgets older shards once for it.
     """
 
     model: str | None = None
@@ -56,6 +59,7 @@ class ScoreRequest:
     fresh: bool = False
     command: tuple[str, ...] = ()
     mirror: Mirror = field(default=NO_MIRROR, metadata={"key": None})
+    launch: str = field(default="", metadata={"key": None})
 
     def check(self) -> None:
         """Refuse what cannot work before anything is loaded.
@@ -77,20 +81,23 @@ class ScoreRequest:
                 hint="the same bits on every run need exact float32",
             )
         if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, not {self.seed}")
+            raise UsageError(f"--seed must not be negative, not {self.seed}", hint="0 is the default")
         if self.model is None and self.sampling != SamplingOptions():
             raise UsageError(
                 "--sampler, --steps, --guidance, --eta, --truncation, --reference-factor and --dtype "
-                "belong to --model"
+                "belong to --model",
+                hint="leave them out: the images of --images are drawn already",
             )
         if self.model is None and self.ckpt is not None:
-            raise UsageError("--ckpt belongs to --model, not to --images")
+            raise UsageError("--ckpt belongs to --model, not to --images", hint=_NO_MODEL)
         if self.model is None and (self.preset is not None or self.checkpoint_weights != "ema"):
-            raise UsageError("--preset and --weights raw belong to --model, not to --images")
+            raise UsageError("--preset and --weights raw belong to --model, not to --images", hint=_NO_MODEL)
         for value, flag in (
             (self.num_samples, "--num-samples"),
             (self.batch_size, "--batch-size"),
             (self.report_at, "--report-at"),
         ):
             if value is not None and value < 1:
-                raise UsageError(f"{flag} must be at least 1, not {value}")
+                raise UsageError(
+                    f"{flag} must be at least 1, not {value}", hint="leave it out for the default"
+                )

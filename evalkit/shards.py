@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +24,14 @@ from safetensors.numpy import load, save
 
 from evalkit.atomic import write_atomically
 from evalkit.core import IndexArray
+from evalkit.shard_facts import are_facts
 from evalkit.shard_locks import Waiting, held
+from evalkit.stored_features import StoredFeatures
 
 _SMALLEST, _LARGEST, _WANTED = 8, 512, 16
 _MOST_BLOCKS, _FEWEST_EVEN_BLOCKS = 20, 10
 _HASH_LENGTH = 32
+_CLEARED = ".cleared-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,29 @@ class ShardResult:
     facts: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
+    def left_in_file(self) -> ShardResult:
+        """Return the same shard without its features in memory, where it has a file to read them from.
+
+        Raises:
+            TemporaryError: the file is gone.
+        """
+        return self if self.path is None else replace(self, features=StoredFeatures(self.path))
+
+    def shape(self, head: str) -> tuple[int, int]:
+        """Return ``(n, d)`` of a head, without reading it."""
+        kept = self.features
+        n, d = kept.shape(head) if isinstance(kept, StoredFeatures) else kept[head].shape
+        return n, d
+
+    def rows(self, head: str, chosen: IndexArray) -> NDArray[np.float32]:
+        """Return the ``chosen`` rows of a head, float32 ``[m, d]``.
+
+        Raises:
+            TemporaryError: they lay in a file that is gone.
+        """
+        kept = self.features
+        return kept.rows(head, chosen) if isinstance(kept, StoredFeatures) else kept[head][chosen]
+
 
 @dataclass(frozen=True, slots=True)
 class ShardStore:
@@ -121,12 +147,15 @@ class ShardStore:
 
     folder: Path
 
-    def read(self, shard: int, count: int) -> tuple[ShardResult | None, str | None]:
+    def read(
+        self, shard: int, count: int, heads: Collection[str] = ()
+    ) -> tuple[ShardResult | None, str | None]:
         """Return the whole shard of ``count`` images (or None), and a warning where a file was damaged.
 
-        The last shard of a smaller run has fewer images: it is no shard of this one.
+        Of several files the first that has ``heads`` is taken, or the first where none has. The last shard of
+        a smaller run has fewer images: it is no shard of this one.
         """
-        warning = None
+        warning, found = None, None
         for path in sorted(self.folder.glob(f"{shard:06d}-*.safetensors")):
             content = path.read_bytes()
             if not _is_named_by(content, path):
@@ -135,8 +164,10 @@ class ShardStore:
                 continue
             result = _decode(content)
             if result is not None and all(len(rows) == count for rows in result.features.values()):
-                return replace(result, path=path), None
-        return None, warning
+                found = found or replace(result, path=path)
+                if set(heads) <= set(result.features):
+                    return replace(result, path=path), None
+        return found, None if found else warning
 
     def exclusive(
         self, part: Part | None = None, *, waiting: Waiting | None = None
@@ -148,12 +179,33 @@ class ShardStore:
         """
         return held(self.folder, part=None if part is None else part.key, waiting=waiting)
 
-    def clear(self, part: Part | None = None) -> None:
-        """Remove every shard, or those of a part."""
+    def clear(self, part: Part | None = None, *, launch: str = "") -> None:
+        """Remove every shard, or those of a part; where ``launch`` is named, once for it.
+
+        Raises:
+            TemporaryError: it cannot be noted that this was done.
+        """
+        if self.is_cleared(part, launch):
+            return
         for path in self.folder.glob("*.safetensors"):
             number = path.name.partition("-")[0]
             if part is None or (number.isdecimal() and part.owns(int(number))):
                 path.unlink(missing_ok=True)
+        if launch:
+            write_atomically(self._cleared(part), launch)
+
+    def is_cleared(self, part: Part | None, launch: str) -> bool:
+        """Whether an earlier process of this ``launch`` has forgotten what older runs left."""
+        mark = self._cleared(part)
+        return bool(launch) and mark.is_file() and mark.read_text(encoding="utf-8") == launch
+
+    def forget_launches(self) -> None:
+        """Remove what :meth:`clear` noted: the launch is over."""
+        for mark in self.folder.glob(f"{_CLEARED}*"):
+            mark.unlink(missing_ok=True)
+
+    def _cleared(self, part: Part | None) -> Path:
+        return self.folder / f"{_CLEARED}{part.key if part else 'whole'}"
 
     def write(self, shard: int, result: ShardResult) -> Path:
         """Write a shard atomically, replacing files of the same shard; return its path.
@@ -208,4 +260,5 @@ def _decode(content: bytes) -> ShardResult | None:
     except (SafetensorError, ValueError, RecursionError):
         return None
     plain = all(rows.dtype == np.float32 and rows.ndim == 2 for rows in features.values())
-    return ShardResult(features=features, facts=facts) if plain and isinstance(facts, dict) else None
+    count = len(next(iter(features.values()), ()))
+    return ShardResult(features=features, facts=facts) if plain and are_facts(facts, count) else None

@@ -10,7 +10,7 @@ import click
 
 from evalkit.asset_catalogue import ASSETS, Published, present
 from evalkit.assets import cache_folder, cached, fetch, import_file
-from evalkit.cli.listing import aligned
+from evalkit.cli.columns import aligned
 from evalkit.errors import InvalidInputError
 
 _FORMAT = click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")

@@ -12,7 +12,7 @@ def doctor(output_format: str) -> None:
     import json  # noqa: PLC0415
 
     from evalkit.assets import cache_folder, is_offline  # noqa: PLC0415
-    from evalkit.cli.listing import aligned  # noqa: PLC0415
+    from evalkit.cli.columns import aligned  # noqa: PLC0415
     from evalkit.extractors.engine import automatic_backend  # noqa: PLC0415
     from evalkit.extractors.inception_weights import cached_weights  # noqa: PLC0415
     from evalkit.generators import GENERATOR_FACTS  # noqa: PLC0415

@@ -24,7 +24,10 @@ def take_event_log(texts: Sequence[str]) -> tuple[EventLog | None, tuple[str, ..
     """
     asked = [text for text in dict.fromkeys(texts) if text.partition(":")[0] == _KIND]
     if len(asked) > 1:
-        raise UsageError(f"--log {asked[0]} and --log {asked[1]}: one log of events is enough")
+        raise UsageError(
+            f"--log {asked[0]} and --log {asked[1]}: one log of events is enough",
+            hint="leave one of them out",
+        )
     others = tuple(text for text in texts if text not in asked)
     if not asked:
         return None, others
@@ -44,7 +47,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._file, self._run, self._over = path, -1, "", False
+        self._path, self._file, self._run, self._told = path, -1, "", False
         if path is None:
             return
         try:
@@ -64,7 +67,10 @@ class EventLog:
         """Write one line; return what went wrong the first time that it cannot be written, else nothing."""
         if isinstance(event, RunStarted):
             self._run = event.run
-        self._over = isinstance(event, RunFailed | RunFinished | RunInterrupted)
+        if isinstance(event, RunStarted | RunFinished):
+            self._told = False
+        elif isinstance(event, RunFailed | RunInterrupted):
+            self._told = True
         line = line_of(event, run=self._run or None).encode() + b"\n"
         if self._path is None:
             click.echo(line, err=True, nl=False)
@@ -84,10 +90,10 @@ class EventLog:
         return f"cannot write to {self._path}: {reason}"
 
     def failed(self, error: EvalkitError | KeyboardInterrupt) -> None:
-        """Write what ended the command, unless the run has told so itself."""
+        """Write what ended the command, unless the run that it ended has told so itself."""
         from evalkit.telling import ended_by  # noqa: PLC0415 - loads torch, which a run has done
 
-        if not self._over:
+        if not self._told:
             self.write(ended_by(error))
 
     def close(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalkit.cli.columns import aligned
 from evalkit.extractors.facts import FACTS
 from evalkit.generators.facts import GENERATOR_FACTS, LAYOUTS
 from evalkit.protocol import PROTOCOLS
@@ -179,25 +180,3 @@ def _page(kind: str, records: Path | None) -> str:
 
     read = [RunRecord.read(path) for path in sorted(records.glob("*.json"))] if records else []
     return models_page(list(GENERATOR_FACTS.values()), LAYOUTS, SYSTEMS, read)
-
-
-def aligned(rows: Sequence[Row]) -> str:
-    """Return rows of equal keys as aligned text columns with a heading."""
-    if not rows:
-        return "none"
-    table = [[key.replace("_", " ") for key in rows[0]], *([_cell(v) for v in row.values()] for row in rows)]
-    widths = [max(len(line[c]) for line in table) for c in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    )
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401 - JSON data
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return " ".join(f"{key}:{number}" for key, number in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(str(item) for item in value)
-    return "-" if value is None else str(value)

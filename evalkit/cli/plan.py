@@ -93,7 +93,7 @@ def _as_json(estimate: Estimate) -> str:
 
 def as_text(estimate: Estimate) -> str:
     """Return an estimate as people read it."""
-    from evalkit.cli.listing import aligned  # noqa: PLC0415
+    from evalkit.cli.columns import aligned  # noqa: PLC0415
     from evalkit.cli.status import duration  # noqa: PLC0415
 
     whole = sum(line.seconds for line in estimate.lines) or 1.0

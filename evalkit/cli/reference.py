@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from evalkit.cli.listing import aligned
+from evalkit.cli.columns import aligned
 from evalkit.cli.reference_build import build
 from evalkit.cli.reference_distance import distance
 from evalkit.digests import file_sha256

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from evalkit.request import ScoreRequest
 
 Run = Callable[..., "RunRecord"]
+_OF_ONE_PROCESS = "memory://"
 _SHARE = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
@@ -59,7 +61,7 @@ class Sharing:
         """Whether another process does the talking."""
         return self.rank is not None and self.rank.index > 0
 
-    def refuse(self, *, task: str, deciding: bool, elsewhere: bool, tracking: bool) -> None:
+    def refuse(self, *, task: str, deciding: bool, elsewhere: bool, tracking: bool, out: Path | str) -> None:
         """Refuse what only one process does.
 
         Raises:
@@ -79,6 +81,11 @@ class Sharing:
                 raise UsageError(f"{name} does not go with {flag}", hint="leave one of them out")
         if self.part is not None and tracking:
             raise UsageError("--log TRACKER does not go with --shard", hint="evalkit merge has it too")
+        if self.rank is not None and str(out).lower().startswith(_OF_ONE_PROCESS):
+            raise UsageError(
+                f"torchrun does not go with --out {_OF_ONE_PROCESS}…: each process has a memory of its own",
+                hint="a folder, or the URL of a store that all ranks reach",
+            )
 
     def records(
         self, requests: Sequence[ScoreRequest], run: Run, *, console: Console, stop: Callable[[], int]
@@ -107,7 +114,9 @@ def take_sharing(flags: dict[str, Any], *, deciding: bool, elsewhere: bool, trac
 
     rank = Rank.from_environment()
     sharing = Sharing(part=flags.pop("shard"), rank=None if rank is None or rank.world == 1 else rank)
-    sharing.refuse(task=flags["task"], deciding=deciding, elsewhere=elsewhere, tracking=tracking)
+    sharing.refuse(
+        task=flags["task"], deciding=deciding, elsewhere=elsewhere, tracking=tracking, out=flags["out"]
+    )
     return sharing
 
 

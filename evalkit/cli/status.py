@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from evalkit import strict_json
-from evalkit.cli.listing import aligned
+from evalkit.cli.columns import aligned
 from evalkit.run_status import Report, RunStatus, status_of
 
 _CLEAR = "\x1b[H\x1b[2J"

@@ -58,8 +58,8 @@ def verify(
     """
     import json  # noqa: PLC0415
 
+    from evalkit.cli.columns import aligned  # noqa: PLC0415
     from evalkit.cli.console import StderrConsole, signals  # noqa: PLC0415 - loads torch
-    from evalkit.cli.listing import aligned  # noqa: PLC0415
     from evalkit.verification import VerifyRequest, select_checks  # noqa: PLC0415
     from evalkit.verification import verify as run_checks  # noqa: PLC0415
 

@@ -154,9 +154,9 @@ class PlanFacts:
 
     def _planned(self, facts: MetricFacts) -> Planned:
         if (facts.network is None) == (facts.probe is None):
-            raise InvalidInputError(f"metric {facts.metric!r} reads either a network or a probe")
+            raise InvalidInputError(f"metric {facts.metric!r} reads either a network or a probe", hint=_AGAIN)
         if facts.network is not None and not 0 <= facts.network < len(self.networks):
-            raise InvalidInputError(f"metric {facts.metric!r} reads a network that is not there")
+            raise InvalidInputError(f"metric {facts.metric!r} reads a network that is not there", hint=_AGAIN)
         network = None if facts.network is None else self.networks[facts.network].network
         if facts.metric not in METRICS:
             raise InvalidInputError(f"there is no metric {facts.metric!r}", hint=_RELEASE)
@@ -208,6 +208,7 @@ class SubjectFacts:
         )
 
 
+_AGAIN = "the manifest was changed by hand: run the part again"
 _RELEASE = "was it written by another release of evalkit?"
 
 

@@ -13,8 +13,10 @@ from evalkit.distribution.manifest import FOLDER, PartManifest, StateFile
 from evalkit.errors import InvalidInputError, NothingMeasuredError
 from evalkit.extracted import MissingShards
 from evalkit.opening import STATE_FOLDER
-from evalkit.shards import ShardStore, read_state
+from evalkit.shards import ShardResult, ShardStore, read_state
 
+MERGED = "-merged.json"
+"""End of the name of what a merge leaves beside the manifests of parts."""
 _SHOWN = 5
 _Slot = tuple[str, int]  # a lane's folder and a shard of it
 
@@ -46,12 +48,12 @@ def gather(folders: Sequence[Path]) -> list[Run]:
 
     Raises:
         NothingMeasuredError: there are none in one of the folders.
-        InvalidInputError: a manifest is damaged, or two runs lack parts and have those of each other: a part
-            of one was computed for another.
+        InvalidInputError: a manifest is damaged or of another release, or two runs lack parts and have those
+            of each other: a part of one was computed for another.
     """
     found: dict[Path, Found] = {}
     for folder in folders:
-        paths = sorted((folder / FOLDER).glob("*.json"))
+        paths = sorted(p for p in (folder / FOLDER).glob("*.json") if not p.name.endswith(MERGED))
         if not paths:
             raise NothingMeasuredError(
                 f"{folder} holds no parts of a run", hint="evalkit score … --shard 1/3 --out FOLDER makes one"
@@ -89,23 +91,25 @@ def check_whole(parts: Run) -> None:
         layout = parts[0].manifest.layout
         told = MissingShards(missing, layout, ())
         hint = f"{owing(parts, missing)}; run it (again), and merge"
-        raise NothingMeasuredError(f"{_named(parts)}: {told.message}", hint=hint)
+        raise NothingMeasuredError(f"{named(parts)}: {told.message}", hint=hint)
     for (_, shard), paths in _candidates(parts).items():
-        for other in paths[1:]:
-            if not _same_features(paths[0], other):
+        states = _whole(paths) if len(paths) > 1 else []
+        for other in states[1:]:
+            if not _same_features(states[0], other):
+                both = f"{states[0].path} and {other.path}"
                 raise InvalidInputError(
-                    f"shard {shard} is given twice, with different content: {paths[0]} and {other}",
+                    f"shard {shard} is given twice, with different content: {both}",
                     hint="they were computed on different machines or by different code: leave one out",
                 )
 
 
 def bring(parts: Run, out: Path) -> None:
-    """Link or copy every shard of a run, and of its references, below ``out``; those there are kept.
+    """Link or copy every shard of a run, and of its references, below ``out``; what has more heads is kept.
 
     Raises:
         TemporaryError: another run works there, or it cannot be written to.
     """
-    chosen = {slot: paths[0] for slot, paths in _candidates(parts).items()}
+    chosen = {slot: _richest(paths) for slot, paths in _candidates(parts).items()}
     for part in parts:  # of references every part has all; those of the first are as good as any
         for slot, path in part.present(part.manifest.reference_files):
             chosen.setdefault(slot, path)
@@ -116,7 +120,8 @@ def bring(parts: Run, out: Path) -> None:
         store = ShardStore(out / STATE_FOLDER / lane)
         with store.exclusive():
             for shard, path in shards:
-                store.adopt(path, shard)
+                if not _has_more(store, shard, path):
+                    store.adopt(path, shard)
 
 
 def owing(parts: Run, shards: Iterable[int]) -> str:
@@ -145,12 +150,32 @@ def _candidates(parts: Run) -> Mapping[_Slot, list[Path]]:
     return {slot: list(paths.values()) for slot, paths in found.items()}
 
 
-def _same_features(one: Path, other: Path) -> bool:
-    """Whether two files differ in nothing but how long they took."""
-    ours, theirs = read_state(one), read_state(other)
-    if ours is None or theirs is None or set(ours.features) != set(theirs.features):
-        return False
-    return all(np.array_equal(rows, theirs.features[head]) for head, rows in ours.features.items())
+def _whole(paths: Sequence[Path]) -> list[ShardResult]:
+    """Return what the files of one shard hold, the one with most heads first; damaged ones are left out."""
+    found = [state for path in paths if (state := read_state(path)) is not None]
+    return sorted(found, key=lambda state: -len(state.features))
+
+
+def _richest(paths: Sequence[Path]) -> Path:
+    """Return which of the files of one shard to take."""
+    states = _whole(paths) if len(paths) > 1 else []
+    return next((state.path for state in states if state.path), paths[0])
+
+
+def _same_features(ours: ShardResult, theirs: ShardResult) -> bool:
+    """Whether two states of a shard agree in the heads that both have: one may have been asked for more."""
+    common = set(ours.features) & set(theirs.features)
+    return bool(common) and all(np.array_equal(ours.features[h], theirs.features[h]) for h in common)
+
+
+def _has_more(store: ShardStore, shard: int, path: Path) -> bool:
+    """Whether the folder has the features of a file already, and those of more heads."""
+    kept = [old for old in store.folder.glob(f"{shard:06d}-*.safetensors") if old.name != path.name]
+    new = read_state(path) if kept else None
+    states = [state for old in kept if new and (state := read_state(old)) is not None]
+    return new is not None and any(
+        set(new.features) < set(state.features) and _same_features(new, state) for state in states
+    )
 
 
 def _refuse_foreign(runs: Sequence[Run]) -> None:
@@ -165,7 +190,8 @@ def _refuse_foreign(runs: Sequence[Run]) -> None:
                 )
 
 
-def _named(parts: Run) -> str:
+def named(parts: Run) -> str:
+    """Name a run for people."""
     identity = parts[0].manifest.identity
     seed = f", seed {identity.sampling.seeds.base}" if identity.sampling else ""
     return f"{identity.model.id} ({identity.count} images{seed})"

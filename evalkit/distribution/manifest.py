@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from evalkit import strict_json
+from evalkit import numerics, strict_json
 from evalkit.atomic import write_atomically
 from evalkit.distribution.facts import PlanFacts, SubjectFacts
 from evalkit.distribution.identity import RunIdentity
@@ -73,7 +74,7 @@ class PartManifest:
         observed: what only the process that computed the shards can know.
         shards: numbers of the shards of this part.
         files: where they lie, of every network and probe; ``reference_files`` those of real images.
-        env: of the process.
+        env: of the process that computed it; that of the record.
     """
 
     schema: Literal["evalkit.part/1"] = SCHEMA
@@ -107,10 +108,14 @@ class PartManifest:
         """How the images of the whole run are cut."""
         return ShardLayout(self.identity.count)
 
+    @property
+    def run(self) -> str:
+        """Which run it is of, in names of files."""
+        return self.identity.digest()[:_NAME_DIGITS]
+
     def path(self, out: Path) -> Path:
         """Return where it lies below ``out``."""
-        run = self.identity.digest()[:_NAME_DIGITS]
-        return out / FOLDER / f"{run}-part-{self.part}-of-{self.of}.json"
+        return out / FOLDER / f"{self.run}-part-{self.part}-of-{self.of}.json"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data without secrets."""
@@ -124,12 +129,14 @@ class PartManifest:
         """Rebuild a manifest from JSON data.
 
         Raises:
-            InvalidInputError: another schema, an unknown or missing key, or a value that is not allowed.
+            InvalidInputError: another schema or release, an unknown or missing key, or a value that is not
+                allowed.
         """
         found = data.get("schema") if isinstance(data, dict) else None
         if found != SCHEMA:
             hint = "written by another release of evalkit?" if found else "this says nothing about a part"
             raise InvalidInputError(f"schema is {found!r}, not {SCHEMA!r}", hint=hint)
+        _refuse_other_release(data)
         return strict_json.decode(data, cls)
 
     def write(self, out: Path) -> Path:
@@ -152,8 +159,39 @@ class PartManifest:
         try:
             return cls.from_json(strict_json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
-            raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise InvalidInputError(
+                f"{path} cannot be read: {error.strerror or error}", hint="may this user read it?"
+            ) from error
         except UnicodeDecodeError as error:
-            raise InvalidInputError(f"{path}: not UTF-8 text") from error
+            raise InvalidInputError(f"{path}: not UTF-8 text", hint="run the part again") from error
         except InvalidInputError as error:
             raise InvalidInputError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _refuse_other_release(data: object) -> None:
+    """Refuse a part of another release, whose shards and facts may mean something else.
+
+    Raises:
+        InvalidInputError: names both.
+    """
+    ours = {"evalkit": version("evalkit"), "numerics": numerics.NUMERICS_VERSION}
+    theirs = {
+        "evalkit": _value(data, "env", "evalkit"),
+        "numerics": _value(data, "identity", "protocol", "numerics_version"),
+    }
+    for name, value in theirs.items():
+        if value != ours[name]:
+            raise InvalidInputError(
+                f"it was computed by {name} {_shown(value)}, and this is {name} {ours[name]}",
+                hint="merge with the release that computed the parts, or run them again with this one",
+            )
+
+
+def _value(data: object, *keys: str) -> object:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _shown(value: object) -> str:
+    return value[:40] if isinstance(value, str) else "of no known release"

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from evalkit.console import Console
-from evalkit.distribution.gathering import Run, bring, check_whole, gather
+from evalkit.distribution.environments import common_environment
+from evalkit.distribution.gathering import Run, bring, check_whole, gather, named
 from evalkit.distribution.identity import RunIdentity
 from evalkit.distribution.manifest import PartManifest
+from evalkit.distribution.merged import note_merged, record_of
 from evalkit.distribution.stored import open_stored
 from evalkit.errors import InvalidInputError, NothingMeasuredError
 from evalkit.evaluate import score
@@ -24,6 +27,7 @@ from evalkit.mirror import NO_MIRROR, Mirror
 from evalkit.observation import observed_by_all
 from evalkit.opening import Opened
 from evalkit.plan import Plan
+from evalkit.provenance import environment
 from evalkit.record import RunRecord
 from evalkit.subjects import Subject
 
@@ -42,6 +46,8 @@ def merge(
     device: str = "auto",
     mirror: Mirror = NO_MIRROR,
     stop: Callable[[], int] = lambda: 0,
+    before: Callable[[Run], RunRecord | None] | None = None,
+    written: Callable[[RunRecord], None] = lambda _record: None,
 ) -> list[RunRecord]:
     """Score every run whose parts lie below ``folders``; records and all shards are written below ``out``.
 
@@ -52,18 +58,36 @@ def merge(
         device: that scores are computed on.
         mirror: keeps ``out`` equal to a folder elsewhere.
         stop: returns the number of a signal that arrived, or 0.
+        before: returns the record that was made of the very same parts, which are left alone then, or None;
+            by default records below ``out`` are looked for.
+        written: called with each record that was made now.
 
     Raises:
         NothingMeasuredError: there are no parts, or shards are missing; says which, and who owes them.
         InvalidInputError: parts of different runs, or two that say different things about one shard.
         EvalkitError: as :func:`evalkit.evaluate.run`.
     """
-    runs = gather(folders)
-    for found in runs:
-        check_whole(found)
-    return [
-        score_parts(found, out, console=console, device=device, mirror=mirror, stop=stop) for found in runs
-    ]
+    records = []
+    for found, kept in _looked_at(folders, before or partial(record_of, read=partial(_text, out))):
+        record = kept or score_parts(found, out, console=console, device=device, mirror=mirror, stop=stop)
+        if kept is None:
+            note_merged(found, record, out)
+            written(record)
+        else:
+            console.note(f"{named(found)} is merged already, as {record.run_id}: left alone")
+        records.append(record)
+    return records
+
+
+def _looked_at(
+    folders: Sequence[Path], before: Callable[[Run], RunRecord | None]
+) -> list[tuple[Run, RunRecord | None]]:
+    """Return each run, and its record where it has one; the others are seen to be whole."""
+    runs = [(found, before(found)) for found in gather(folders)]
+    for found, kept in runs:
+        if kept is None:
+            check_whole(found)
+    return runs
 
 
 def score_parts(
@@ -85,17 +109,15 @@ def score_parts(
     manifest = found[0].manifest
     asked = manifest.request
     request = replace(
-        asked,
-        out=out,
-        mirror=mirror,
-        fresh=False,
-        device=device,
-        command=_whole_command(asked.command),
+        asked, out=out, mirror=mirror, fresh=False, device=device, command=_whole_command(asked.command)
     )
+    observed = observed_by_all(part.manifest.observed for part in found)
+    env, warnings = common_environment([part.manifest.env for part in found], environment())
     opened = open_stored(
         manifest,
         request,
-        observed=observed_by_all(part.manifest.observed for part in found),
+        observed=replace(observed, warnings=(*warnings, *observed.warnings)),
+        env=env,
         console=console,
         stop=stop,
     )
@@ -105,6 +127,11 @@ def score_parts(
     except MissingShards as error:
         hint = f"{error.hint}: run its part again" if error.hint else _REFERENCE
         raise NothingMeasuredError(error.message, hint=hint) from error
+
+
+def _text(out: Path, name: str) -> str | None:
+    path = out / name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """A part of a run: fill the state files of some shards, and say which.
 
 computed = compute(request, console=Silent(), part=Part(0, 3))
-computed.manifest().write(request.out)          # for `evalkit merge`
+computed.manifest.write(request.out)            # for `evalkit merge`
 """
 
 from __future__ import annotations
@@ -29,26 +29,6 @@ class ComputedPart:
 
     part: Part
     manifest: PartManifest
-
-    @property
-    def identity(self) -> RunIdentity:
-        """Everything that the parts of one run have in common, with ``count`` and ``digest()``."""
-        return self.manifest.identity
-
-    @property
-    def shards(self) -> tuple[int, ...]:
-        """Numbers of the part's shards."""
-        return self.manifest.shards
-
-    @property
-    def files(self) -> tuple[StateFile, ...]:
-        """State files of the part's shards, of every network and probe."""
-        return self.manifest.files
-
-    @property
-    def reference_files(self) -> tuple[StateFile, ...]:
-        """Those of references that were made from images: every part has all of them."""
-        return self.manifest.reference_files
 
 
 def compute(

@@ -1,9 +1,9 @@
 """The processes of ``torchrun``: which one this is, what is its share of the machine, and where all meet.
 
     rank = Rank.from_environment()
-    with meeting(rank) as wait:
+    with meeting(rank) as met:
         ...                          # every rank by itself
-        wait(stop)                   # until all are here
+        met.wait(stop)               # until all are here
 
 Accepted trade-offs: ``torchrun`` ends all other ranks when one of them dies, so that theirs are whole shards
 and not whole parts; an error that evalkit itself notices is kept until the others have finished.
@@ -12,6 +12,7 @@ and not whole parts; an error that evalkit itself notices is kept until the othe
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -72,7 +73,10 @@ class Rank:
                 hint=f"start with torchrun, or unset {_LAUNCHER}",
             ) from error
         if not (0 <= index < world and 0 <= local < local_world <= world):
-            raise UsageError(f"there is no rank {index} of {world}, or none {local} of {local_world}")
+            raise UsageError(
+                f"there is no rank {index} of {world}, or none {local} of {local_world}",
+                hint=f"start with torchrun, or unset {_LAUNCHER}",
+            )
         return cls(index=index, world=world, local=local, local_world=local_world, restarts=restarts)
 
     @property
@@ -101,9 +105,22 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """What the ranks of one launch share.
+
+    Attributes:
+        wait: waits until all of them have come to the same point, unless the user has enough of it.
+        launch: the same for all of them, and for those that the launcher begins anew.
+    """
+
+    wait: Wait
+    launch: str
+
+
 @contextmanager
-def meeting(rank: Rank, *, patience: float = PATIENCE_S) -> Iterator[Wait]:
-    """Join the other ranks; give what waits until all of them have come to the same point.
+def meeting(rank: Rank, *, patience: float = PATIENCE_S) -> Iterator[Meeting]:
+    """Join the other ranks.
 
     Args:
         rank: which this is.
@@ -118,6 +135,7 @@ def meeting(rank: Rank, *, patience: float = PATIENCE_S) -> Iterator[Wait]:
             found, _, _ = next(rendezvous("env://", timeout=joining))
             # The launcher's store outlives a restart, and with it the addresses of ranks that are gone.
             store = PrefixStore(f"evalkit/{rank.restarts}/{rank.world}", found)
+            launch = found.compare_set("evalkit/launch", "", secrets.token_hex(16)).decode()
             distributed.init_process_group(
                 "gloo", store=store, rank=rank.index, world_size=rank.world, timeout=joining
             )
@@ -126,7 +144,7 @@ def meeting(rank: Rank, *, patience: float = PATIENCE_S) -> Iterator[Wait]:
             f"the other ranks cannot be reached: {_first_line(error)}", hint=_AGAIN
         ) from error
     try:
-        yield lambda stop: _wait(_Arrivals(store, rank), stop=stop, patience=patience)
+        yield Meeting(lambda stop: _wait(_Arrivals(store, rank), stop=stop, patience=patience), launch)
     finally:
         distributed.destroy_process_group()
 

@@ -21,7 +21,7 @@ from evalkit.opening import Opened
 from evalkit.probing import BuiltProbe
 from evalkit.request import ScoreRequest
 from evalkit.runtime import resolve_device
-from evalkit.spec import Spec
+from evalkit.spec import Scalar, Spec
 from evalkit.subjects import Subject
 
 
@@ -30,6 +30,7 @@ def open_stored(
     request: ScoreRequest,
     *,
     observed: Observed,
+    env: Mapping[str, Scalar],
     console: Console,
     stop: Callable[[], int] = lambda: 0,
 ) -> Opened:
@@ -39,6 +40,7 @@ def open_stored(
         manifest: of any part; of the identity that all share.
         request: the part's, with the folder where all shards lie.
         observed: by all parts.
+        env: of all parts.
         console: told how it goes.
         stop: returns the number of a signal that arrived, or 0.
 
@@ -61,6 +63,7 @@ def open_stored(
         labelled=manifest.subject.labelled,
         prompts=manifest.subject.prompts,
         observed=observed,
+        env=env,
     )
 
 

@@ -16,8 +16,10 @@ from evalkit.errors import NothingMeasuredError
 from evalkit.evaluate import run
 from evalkit.extraction import Interrupted
 from evalkit.mirror import NO_MIRROR
+from evalkit.opening import STATE_FOLDER
 from evalkit.record import RunRecord
 from evalkit.request import ScoreRequest
+from evalkit.shards import ShardStore
 
 
 def score_together(
@@ -41,12 +43,14 @@ def score_together(
         EvalkitError: as :func:`evalkit.evaluate.run`; what went wrong on a rank is raised there once the
             others have finished. NothingMeasuredError on the first rank where another owes shards.
     """
-    own = [_of_rank(request, rank) for request in requests]
-    if own:
-        rank.share_threads(own[0].device)
-    with meeting(rank, patience=patience) as wait:
+    with meeting(rank, patience=patience) as met:
+        own = [
+            replace(request, device=rank.device(request.device), launch=met.launch) for request in requests
+        ]
+        if own:
+            rank.share_threads(own[0].device)
         manifests, problem = _computed(own, rank, console=console, stop=stop)
-        wait(stop)
+        met.wait(stop)
     if problem is not None:
         raise problem
     if rank.index > 0:
@@ -65,18 +69,13 @@ def _computed(
     try:
         for request in requests:
             manifests.append(compute(request, console=console, part=rank.part, stop=stop).manifest)
-            manifests[-1].write(request.out)
+            if request.mirror is NO_MIRROR:  # else the first rank reads the store, and not what others say
+                manifests[-1].write(request.out)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - raised later: the others are to finish first
         return manifests, error
     return manifests, None
-
-
-def _of_rank(request: ScoreRequest, rank: Rank) -> ScoreRequest:
-    # What a restarted rank finds was computed a moment ago, after everything older was forgotten.
-    fresh = request.fresh and rank.restarts == 0
-    return replace(request, device=rank.device(request.device), fresh=fresh)
 
 
 def _record(
@@ -95,6 +94,8 @@ def _record(
     record = score_parts(found, request.out, console=console, device=request.device, stop=stop)
     for part in found:
         part.manifest.path(request.out).unlink(missing_ok=True)
+    for lane in {file.lane for part in found for file in part.manifest.files}:
+        ShardStore(request.out / STATE_FOLDER / lane).forget_launches()
     with suppress(OSError):  # parts of other runs lie there
         (request.out / FOLDER).rmdir()
     return record

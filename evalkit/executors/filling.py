@@ -66,7 +66,7 @@ class Filling:
         if not stores:
             return opened
         with ExitStack() as stack:
-            pushed = stack.enter_context(opened.request.mirror.holding(list(stores)))
+            pushed = stack.enter_context(opened.request.mirror.holding(list(stores), fresh=self.fresh))
             for _, store in sorted(stores.items()):
                 stack.enter_context(store.exclusive())
                 if self.fresh:

@@ -30,7 +30,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from evalkit.atomic import write_atomically
-from evalkit.errors import TemporaryError
+from evalkit.errors import BusyError, TemporaryError
 from evalkit.mirror import WHOLE, Waiting
 from evalkit.object_stores.store import ObjectStore
 
@@ -109,14 +109,14 @@ class Lease:
         """Take ``folder``, and the lock that tells other processes of this machine; return the lock.
 
         Raises:
-            TemporaryError: another run holds it, or a part of it that does not go with ours.
+            BusyError: another run holds it, or a part of it that does not go with ours.
         """
         while True:
             try:
                 return self._taken(folder)
             except _Busy as error:
                 if self.waiting is None:
-                    raise TemporaryError(
+                    raise BusyError(
                         f"another evalkit run works on {self.store.url} ({error.who})",
                         hint="wait for it, or choose another --out; if it died, its lease ends after "
                         f"{STALE:.0f} seconds",
@@ -205,7 +205,7 @@ def held(
     ``part`` and ``waiting`` are those of :meth:`evalkit.mirror.Mirror.holding`.
 
     Raises:
-        TemporaryError: another run holds one of them.
+        BusyError: another run holds one of them.
     """
     lease = Lease(store, scratch, part, _token(scratch), clock or Clock(), notify, waiting)
     ended = threading.Event()

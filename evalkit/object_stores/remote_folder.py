@@ -1,7 +1,4 @@
-"""A run folder in an object store: worked on in a folder of this machine that is kept equal to it. No torch.
-
-    with opened("s3://bucket/runs", notify=console.note) as folder:
-        run(replace(request, out=folder.path, mirror=folder.mirror), …)
+"""A run folder in an object store, and the folder of this machine that is kept equal to it. No torch.
 
 The folder of this machine lies in the per-user cache, one for each URL; it stays, so that a run continues
 without bringing its shards again. Whole shards go up as they are made; a store that does not answer is asked
@@ -13,7 +10,6 @@ own go with the next.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,71 +21,16 @@ from filelock import FileLock
 from evalkit.assets import cache_folder
 from evalkit.atomic import write_atomically
 from evalkit.errors import TemporaryError
-from evalkit.mirror import NO_MIRROR, WHOLE, Mirror, Waiting
+from evalkit.mirror import WHOLE, Waiting
+from evalkit.object_stores import shard_names
 from evalkit.object_stores.lease import Clock, Lease, Notify, held
-from evalkit.object_stores.store import ObjectStore, is_url
+from evalkit.object_stores.store import ObjectStore
 
-_SHARD: Final = re.compile(r"[0-9]{6,9}-([0-9a-f]{32})\.safetensors")
 _STATE: Final = "state"
 _SMALL: Final = ("parts", "progress")
 """Folders of small files that go up as they change."""
 _TRIES: Final = (0.0, 1.0, 4.0, 15.0)
 """Seconds before each attempt of the last push."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Where a run works.
-
-    Attributes:
-        path: the folder to write to.
-        remote: whose working copy it is, where it is one.
-    """
-
-    path: Path
-    remote: RemoteFolder | None = None
-
-    @property
-    def mirror(self) -> Mirror:
-        """What keeps the state equal to that of the store."""
-        return self.remote or NO_MIRROR
-
-    def place(self, name: str) -> str:
-        """Return where people find a file of the run; a URL is shown without credentials."""
-        return f"{self.remote.store.url}/{name}" if self.remote else str(self.path / name)
-
-    def fetch(self) -> Path:
-        """Bring all shards, and what the parts of a run say of themselves; return the folder.
-
-        Raises:
-            TemporaryError: the store cannot be reached.
-        """
-        if self.remote is not None:
-            self.remote.pull_everything()
-        return self.path
-
-
-@contextmanager
-def opened(
-    out: str | Path, *, notify: Notify = lambda _text: None, clock: Clock | None = None
-) -> Iterator[RunFolder]:
-    """Give the folder that ``out`` names: a local one as it is, or the working copy of a URL.
-
-    Raises:
-        UsageError: a URL of a kind that is not known or not installed.
-        TemporaryError: on leaving, what the run made could not be sent; it is kept here.
-    """
-    if not is_url(str(out)):
-        yield RunFolder(Path(out))
-        return
-    remote = RemoteFolder.at(str(out), notify=notify, clock=clock)
-    try:
-        yield RunFolder(remote.path, remote)
-    except BaseException:
-        with suppress(TemporaryError):
-            remote.finish(tries=1)
-        raise
-    remote.finish()
 
 
 def scratch_folder(url: str) -> Path:
@@ -106,6 +47,7 @@ class RemoteFolder:
 
     Attributes:
         known: names of shards that the store has, as far as we saw, by folder.
+        parts: which part of each folder is computed here; the shards of others are others' to send.
         sent: small files as the store has them.
     """
 
@@ -114,6 +56,7 @@ class RemoteFolder:
     notify: Notify
     clock: Clock
     known: dict[Path, set[str]] = field(default_factory=dict)
+    parts: dict[Path, str] = field(default_factory=dict)
     sent: dict[Path, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -135,7 +78,12 @@ class RemoteFolder:
 
     @contextmanager
     def holding(
-        self, folders: Sequence[Path], *, part: str = WHOLE, waiting: Waiting | None = None
+        self,
+        folders: Sequence[Path],
+        *,
+        part: str = WHOLE,
+        fresh: bool = False,
+        waiting: Waiting | None = None,
     ) -> Iterator[Callable[[], None]]:
         """Hold folders of shards for one pass; see :class:`~evalkit.mirror.Mirror`."""
         with held(
@@ -148,7 +96,11 @@ class RemoteFolder:
             clock=self.clock,
         ) as lease:
             for folder in folders:
-                self.pull(folder)
+                self.parts[folder] = part
+                if fresh:
+                    self.forget(folder, part)
+                else:
+                    self.pull(folder)
             try:
                 yield lambda: self._push_softly(folders, lease)
             except BaseException:
@@ -158,24 +110,42 @@ class RemoteFolder:
             self._push_softly(folders, lease)
 
     def pull(self, folder: Path) -> None:
-        """Bring the whole shards that ``folder`` lacks; damaged ones are removed, to be computed again.
+        """Make ``folder`` what the store has, and what was computed here and never sent.
+
+        Whole shards that it lacks are brought; damaged ones are removed there, to be computed again. Removed
+        here is what another machine has replaced or removed there.
 
         Raises:
             TemporaryError: the store cannot be reached.
         """
-        name = self._name(folder)
-        there = {found for found in self.store.names(name) if _SHARD.fullmatch(found)}
-        here = _shards(folder)
-        whole = there & here
-        for path, content in self.store.read_all([f"{name}/{found}" for found in sorted(there - here)]):
+        name, stored = self._name(folder), shard_names.stored_in(folder)  # read first: others push meanwhile
+        changes = shard_names.compared(
+            there=self._shards(folder), here=shard_names.shards_in(folder), stored=stored
+        )
+        for found in changes.old:
+            (folder / found).unlink(missing_ok=True)
+        known = set(changes.known)
+        for path, content in self.store.read_all([f"{name}/{found}" for found in sorted(changes.missing)]):
             found = path.rpartition("/")[2]
-            if _is_whole(found, content):
+            if shard_names.is_whole(found, content):
                 write_atomically(folder / found, content)
-                whole.add(found)
+                known.add(found)
             else:
                 self.notify(f"state file {self.store.url}/{path} was damaged and is computed again")
                 self.store.remove(path)
-        self.known[folder] = whole
+        shard_names.note_stored(folder, known - stored)
+        self.known[folder] = known
+
+    def forget(self, folder: Path, part: str) -> None:
+        """Remove the shards of a part from the store; those of this machine are its run's to remove.
+
+        Raises:
+            TemporaryError: the store cannot be reached.
+        """
+        for found in sorted(self._shards(folder)):
+            if shard_names.owns(part, found):
+                self.store.remove(f"{self._name(folder)}/{found}")
+        self.known[folder] = set()
 
     def pull_everything(self) -> None:
         """Bring every shard, and the small files that say what they are of.
@@ -194,18 +164,20 @@ class RemoteFolder:
                 self.sent[self.path / name] = content
 
     def push(self, folder: Path) -> None:
-        """Send the shards that the store lacks; remove there what this machine replaced.
+        """Send the shards of the part at hand that the store lacks; remove there what this machine replaced.
 
         Raises:
             TemporaryError: the store cannot be reached.
         """
-        name, here = self._name(folder), _shards(folder)
+        name, part = self._name(folder), self.parts.get(folder, WHOLE)
         known = self.known.setdefault(folder, set())
+        here = {shard for shard in shard_names.shards_in(folder) if shard_names.owns(part, shard)}
         for missing in sorted(here - known):
             with suppress(FileNotFoundError):  # another part of this machine replaced it meanwhile
                 self.store.write(f"{name}/{missing}", (folder / missing).read_bytes())
                 known.add(missing)
-        for replaced in sorted(known - here):
+                shard_names.note_stored(folder, [missing])
+        for replaced in sorted(shard for shard in known - here if shard_names.owns(part, shard)):
             self.store.remove(f"{name}/{replaced}")
             known.discard(replaced)
 
@@ -267,14 +239,8 @@ class RemoteFolder:
                 self.store.write(path.name, path.read_bytes())
                 path.unlink()
 
+    def _shards(self, folder: Path) -> set[str]:
+        return {name for name in self.store.names(self._name(folder)) if shard_names.is_shard(name)}
+
     def _name(self, folder: Path) -> str:
         return folder.relative_to(self.path).as_posix()
-
-
-def _shards(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("*.safetensors") if _SHARD.fullmatch(path.name)}
-
-
-def _is_whole(name: str, content: bytes) -> bool:
-    named = _SHARD.fullmatch(name)
-    return named is not None and hashlib.sha256(content).hexdigest().startswith(named[1])

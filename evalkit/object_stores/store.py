@@ -32,6 +32,7 @@ _PACKAGES: Final = {
     "hf": "huggingface-hub",
 }
 _AT_ONCE: Final = 32
+_AGAIN: Final = "run the same command again: it continues; are the credentials and the bucket right?"
 
 
 def is_url(text: str) -> bool:
@@ -69,7 +70,10 @@ class ObjectStore:
         protocol = url.partition("://")[0].lower()
         plain = shown(url)
         if set(url) & set("*?[]#") or "::" in url:
-            raise UsageError(f"{plain}: a folder is wanted, without any of * ? [ ] # ::")
+            raise UsageError(
+                f"{plain}: a folder is wanted, without any of * ? [ ] # ::",
+                hint="s3://BUCKET/FOLDER, for example",
+            )
         try:
             filesystem, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
@@ -83,7 +87,7 @@ class ObjectStore:
                 f"{plain}: {shown(str(error))}", hint="s3://…, gs://…, abfs://…, file://… or a local folder"
             ) from error
         except Exception as error:  # any client may fail in its own way while it connects
-            raise TemporaryError(f"{plain} cannot be reached: {_words(error)}") from error
+            raise TemporaryError(f"{plain} cannot be reached: {_words(error)}", hint=_AGAIN) from error
         return cls(filesystem, root.rstrip("/"), plain.rstrip("/"))
 
     def names(self, folder: str = "") -> frozenset[str]:
@@ -192,7 +196,7 @@ class ObjectStore:
         except Exception as error:
             raise TemporaryError(
                 f"cannot {verb} {place}: {_words(error)}",
-                hint="run the same command again: it continues; are the credentials and the bucket right?",
+                hint=_AGAIN,
             ) from error
 
 

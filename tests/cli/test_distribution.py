@@ -118,6 +118,22 @@ def test_any_number_of_ranks(real, tmp_path, capsys, ranks):
 
 
 @pytest.mark.exhaustive
+def test_ranks_with_a_store(real, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    expected = _whole(real, tmp_path / "whole", capsys)
+    arguments = _arguments(real, tmp_path)
+    arguments[arguments.index("--out") + 1] = f"file://{tmp_path / 'store'}"
+    for flags, shards in (([], 17), (["--fresh"], 17)):
+        done = _torchrun(2, [*arguments, *flags])
+        assert done.returncode == 0, done.stderr
+        assert _judged(done.stdout) == expected
+        (folder,) = (path for path in (tmp_path / "store" / "state").iterdir() if path.name.endswith("-8"))
+        assert len(list(folder.iterdir())) == shards
+    assert {path.name for path in (tmp_path / "store").iterdir() if path.is_dir()} == {"state", "progress"}
+    assert len(list((tmp_path / "store").glob("*.json"))) == 2
+
+
+@pytest.mark.exhaustive
 def test_several_models_in_one_call(real, tmp_path, capsys):
     (tmp_path / "ranks").mkdir()
     arguments = _arguments(real, tmp_path / "ranks", "--model", "evalkit.generators.toy:GaussianTiles")
@@ -175,6 +191,14 @@ def test_shards_and_merge(real, tmp_path, capsys):
     assert _judged(merged) == expected
     (record,) = (tmp_path / "merged").glob("*.json")
     assert json.loads(merged) == json.loads(record.read_text())
+    assert run(["merge", *folders, "--out", str(tmp_path / "merged"), "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == merged
+    assert f"is merged already, as {record.stem}: left alone" in shown.err
+    assert "record:" not in shown.err
+    assert run(["merge", *folders, "--out", str(tmp_path / "merged"), "--format", "json", "--again"]) == 0
+    assert "record:" in capsys.readouterr().err
+    assert len(list((tmp_path / "merged").glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize("value", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5", "1/9999999"])
@@ -206,6 +230,10 @@ def test_ranks_do_not_take_shares(real, tmp_path, capsys, monkeypatch):
         monkeypatch.setenv(name, value)
     assert run(_arguments(real, tmp_path, "--shard", "1/2")) == 2
     assert "--shard does not go with torchrun" in capsys.readouterr().err
+    assert run(_arguments(real, tmp_path, "--out", "memory://bucket/runs")) == 2
+    err = capsys.readouterr().err
+    assert "torchrun does not go with --out memory://…: each process has a memory of its own" in err
+    assert "hint: a folder, or the URL of a store that all ranks reach" in err
 
 
 def test_merging_nothing(tmp_path, capsys):

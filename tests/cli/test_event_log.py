@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,13 +12,21 @@ import pytest
 
 from evalkit.cli.event_log import EventLog, take_event_log
 from evalkit.cli.main import run
+from evalkit.cli.sharing import Sharing, console_of
+from evalkit.distribution.ranks import Rank
 from evalkit.errors import UsageError
-from evalkit.events import Note, PhaseBegan, schema
+from evalkit.events import Note, PhaseBegan, RunFinished, RunStarted, schema
 from evalkit.generators.toy import GaussianTiles
 from evalkit.sample_files import write_samples
 from evalkit.seeding import image_seeds
+from evalkit.telling import ended_by
 
 TOY = "evalkit.generators.toy:make"
+_SECOND = "20260102T000000.000000Z-0b"
+_STARTED = RunStarted(
+    run="20260101T000000.000000Z-0a", evalkit="1", subject="vae", protocol="pixels", out="out", pid=7,
+    host="h", part=0, parts=1, command=(),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,43 @@ def test_an_error_is_in_the_file_and_on_the_screen(score, capsys, tmp_path):
     assert _events(log.read_text())[-1]["event"] == "run_failed"
 
 
+def test_what_a_command_says_after_its_error_does_not_repeat_it(tmp_path):
+    log = EventLog(tmp_path / "log")
+    error = UsageError("no")
+    for event in (_STARTED, ended_by(error), Note(level="warning", text="the store does not answer")):
+        log.write(event)
+    log.failed(error)
+    assert [event["event"] for event in _events((tmp_path / "log").read_text())].count("run_failed") == 1
+
+
+def test_every_run_of_a_process_tells_of_its_own_error(tmp_path):
+    log = EventLog(tmp_path / "log")
+    for event in (_STARTED, ended_by(UsageError("one")), replace(_STARTED, run=_SECOND)):
+        log.write(event)
+    log.failed(UsageError("two"))
+    events = _events((tmp_path / "log").read_text())
+    failed = [(event["run"], event["text"]) for event in events if event["event"] == "run_failed"]
+    assert failed == [(_STARTED.run, "one"), (_SECOND, "two")]
+
+
+def test_an_error_after_a_finished_run_is_told(tmp_path):
+    log = EventLog(tmp_path / "log")
+    log.write(_STARTED)
+    log.write(RunFinished(status="complete", seconds=1.0, fingerprint="f" * 64, record="r.json", scores=()))
+    log.failed(UsageError("the tracker does not answer"))
+    assert _events((tmp_path / "log").read_text())[-1]["event"] == "run_failed"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_ranks_the_first_writes_the_log(tmp_path, index):
+    sharing = Sharing(part=None, rank=Rank(index=index, world=2, local=index, local_world=2))
+    with console_of(sharing, EventLog(tmp_path / "log")) as (console, _stop):
+        console.tell(replace(_STARTED, part=index, parts=2))
+        console.note("warning: x")
+    events = _events((tmp_path / "log").read_text())
+    assert [event["event"] for event in events] == ([] if index else ["run_started", "note"])
+
+
 def test_trackers_stay_what_they_were(score, capsys, tmp_path):
     assert score("--log", "json", "--log", f"jsonl:{tmp_path}/records.jsonl") == 0
     events = _events(capsys.readouterr().err)
@@ -115,8 +161,9 @@ def test_no_secret_reaches_the_log(score, capsys, monkeypatch):
     ],
 )
 def test_what_cannot_be_logged_to_is_refused(texts, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         take_event_log(texts)
+    assert caught.value.hint
 
 
 def test_other_values_name_trackers(tmp_path):

@@ -115,6 +115,33 @@ def test_parts_and_their_merge_go_through_a_store(score, url, tmp_path, capsys):
     assert code == 0, captured.err
     assert results(captured.out) == results(plain)
     assert len(ObjectStore.of_url(url).names()) == 1
+    code = run(["merge", url, "--format", "json", "--device", "cpu"])
+    again = capsys.readouterr()
+    assert code == 0, again.err
+    assert again.out == captured.out
+    assert ": left alone" in again.err
+    assert len(ObjectStore.of_url(url).names()) == 1
+
+
+def test_a_fresh_run_of_one_machine_is_that_of_all(score, url, tmp_path):
+    """The working copy of the first machine has the old shards still."""
+    store = ObjectStore.of_url(url)
+
+    def names() -> dict[str, frozenset[str]]:
+        return {
+            key: store.names(f"state/{key}") for key, numbers in shards(store).items() if len(numbers) == 5
+        }
+
+    assert score(tmp_path / "a", url)[0] == 0
+    ((key, old),) = names().items()
+    assert score(tmp_path / "b", url, "--fresh")[0] == 0
+    new = names()[key]
+    assert new.isdisjoint(old)
+    code, _, err = score(tmp_path / "a", url)
+    assert code == 0
+    assert "continued: 40 of 40 images were there already" in err
+    assert names() == {key: new}
+    assert {path.name for path in (tmp_path / "a").glob(f"runs/*/state/{key}/*.safetensors")} == new
 
 
 def test_a_second_run_is_refused_while_the_first_lives(score, url, tmp_path):

@@ -25,7 +25,17 @@ def test_parts_work_side_by_side_and_leave_nothing(tmp_path):
     assert _files(tmp_path) == set()
 
 
-@pytest.mark.parametrize(("first", "second"), [(None, None), (None, "0-of-2"), ("0-of-2", None), ("a", "a")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (None, None),
+        (None, "0-of-2"),
+        ("0-of-2", None),
+        ("0-of-2", "0-of-2"),
+        ("0-of-2", "0-of-3"),
+        ("1-of-2", "0-of-3"),
+    ],
+)
 def test_whole_runs_and_parts_exclude_each_other(tmp_path, first, second):
     busy = pytest.raises(TemporaryError, match=f"another evalkit run .*process {os.getpid()} on")
     with held(tmp_path, part=first), busy, held(tmp_path, part=second):
@@ -62,6 +72,13 @@ def test_files_of_dead_parts_are_removed_by_a_whole_run(tmp_path):
     (tmp_path / ".part-5-of-9.holder").touch()
     with held(tmp_path):
         assert _files(tmp_path) == set()
+
+
+def test_files_of_dead_parts_of_another_division_do_not_keep_a_part_out(tmp_path):
+    (tmp_path / ".part-5-of-9.lock").touch()
+    (tmp_path / ".part-5-of-9.holder").touch()
+    with held(tmp_path, part="0-of-2"):
+        assert _files(tmp_path) == {".part-0-of-2.lock", ".part-0-of-2.holder"}
 
 
 def test_waiting_for_the_holder(tmp_path):
@@ -103,5 +120,6 @@ def test_one_process_at_a_time(tmp_path):
 def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("no folder")
     for place in (held(tmp_path / "file" / "x"), alone(tmp_path / "file" / "x", waiting=lambda _who: None)):
-        with pytest.raises(TemporaryError, match="cannot write to"), place:
+        with pytest.raises(TemporaryError, match="cannot write to") as caught, place:
             pass
+        assert caught.value.hint

@@ -221,14 +221,123 @@ def test_a_shard_given_twice(asked, judged, tmp_path):
         _merged(twice, tmp_path / "refused")
 
 
+def test_a_shard_given_twice_with_one_more_head_is_taken_with_it(asked, judged, tmp_path):
+    """One part was computed before for a run of more metrics: its file has what the other has, and more."""
+    requests = _parts(asked(num_samples=40), 2)
+    expected = judged(_merged(requests, tmp_path / "merged"))
+    again = asked("again", num_samples=40)
+    _part(again, 1, 2)
+    richer = _replace_shard(again, lambda features: {**features, "more": features["thumbnail"] * 2})
+    for number, order in enumerate(([*requests, again], [again, *requests])):
+        out = tmp_path / f"twice-{number}"
+        assert judged(_merged(order, out)) == expected
+        assert [path.name for path in out.glob("state/*-8/000003-*")] == [richer]
+    assert judged(_merged(requests, tmp_path / "twice-0")) == expected
+    assert [path.name for path in (tmp_path / "twice-0").glob("state/*-8/000003-*")] == [richer]
+    other = _replace_shard(again, lambda features: {"more": features["more"]})
+    assert other != richer
+    with pytest.raises(InvalidInputError, match="shard 3 is given twice, with different content"):
+        _merged([*requests, again], tmp_path / "refused")
+
+
+def test_a_damaged_copy_of_a_shard_that_is_given_twice_is_left_out(asked, judged, tmp_path):
+    requests = _parts(asked(num_samples=40), 2)
+    expected = judged(_merged(requests, tmp_path / "merged"))
+    again = asked("again", num_samples=40)
+    _part(again, 1, 2)
+    (path,) = again.out.glob("state/*-8/000003-*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    for number, order in enumerate(([*requests, again], [again, *requests])):
+        assert judged(_merged(order, tmp_path / f"twice-{number}")) == expected
+
+
+def test_what_was_merged_is_left_alone_until_its_parts_change(asked, tmp_path):
+    request = asked("shared", num_samples=40)
+    for index in (0, 1):
+        _part(request, index, 2)
+    told, written = Telling(), []
+
+    def merged(**flags):
+        (record,) = merge([request.out], request.out, console=told, written=written.append, **flags)
+        return record
+
+    first = merged()
+    _part(request, 1, 2)  # finds its shards, and writes its manifest again
+    assert merged() == first == written[0]
+    assert len(written) == 1
+    assert told.notes[-1].endswith(f"is merged already, as {first.run_id}: left alone")
+    assert len(list(request.out.glob("*.json"))) == 1
+    again = merged(before=lambda _parts: None)
+    assert again.run_id != first.run_id
+    assert merged() == again
+    _part(replace(request, fresh=True), 1, 2)
+    assert merged().run_id not in {first.run_id, again.run_id}
+    for path in request.out.glob("*.json"):
+        path.unlink()
+    assert merged() == written[-1]
+    assert len(written) == 4
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": "evalkit.merged/1"}', "[]"])
+def test_a_note_of_a_merge_that_cannot_be_read_is_none(asked, text):
+    request = asked("shared", num_samples=40)
+    _part(request, 0, 1)
+    (first,) = merge([request.out], request.out, console=Silent())
+    (note,) = request.out.glob("parts/*-merged.json")
+    note.write_text(text)
+    (second,) = merge([request.out], request.out, console=Silent())
+    assert second.run_id != first.run_id
+
+
+class Telling(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def _change_features(request: ScoreRequest) -> None:
-    """Replace shard 3 by another whole one, as a machine with other kernels might."""
+    """As a machine with other kernels might."""
+    _replace_shard(request, lambda features: {k: v + 1e-7 for k, v in features.items()})
+
+
+def _replace_shard(request: ScoreRequest, change, facts=lambda facts: facts) -> str:
+    """Replace shard 3 by another whole one; return the name of its file."""
     (path,) = request.out.glob("state/*-8/000003-*.safetensors")
     result = read_state(path)
     store = ShardStore(path.parent)
-    written = store.write(3, replace(result, features={k: v + 1e-7 for k, v in result.features.items()}))
-    (manifest,) = (request.out / "parts").glob("*.json")
-    manifest.write_text(manifest.read_text().replace(path.name, written.name))
+    changed = replace(result, features=change(dict(result.features)), facts=facts(dict(result.facts)))
+    written = store.write(3, changed)
+    for manifest in (request.out / "parts").glob("*.json"):
+        manifest.write_text(manifest.read_text().replace(path.name, written.name))
+    return written.name
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda features: features, lambda facts: {key: facts[key] for key in facts if key != "sizes"}),
+        (lambda features: features, lambda facts: {**facts, "sizes": [[16]]}),
+        (lambda features: features, lambda facts: {**facts, "threads": [1]}),
+        (lambda features: features, lambda facts: {**facts, "images": "8"}),
+        (lambda features: features, lambda facts: {**facts, "read_seconds": [None]}),
+        (lambda features: features, lambda facts: {**facts, "labels": [0]}),
+        (lambda features: {k: v * np.float32("nan") for k, v in features.items()}, lambda facts: facts),
+    ],
+)
+def test_a_shard_that_was_made_up_is_none(asked, judged, tmp_path, change, facts):
+    """Its name is the digest of its content, and still it is not what a pass writes."""
+    request = asked("shared", num_samples=40)
+    whole = run(request, console=Silent())
+    _part(request, 0, 1)
+    name = _replace_shard(request, change, facts)
+    with pytest.raises(NothingMeasuredError, match=r"1 of 5 shards are missing: 3 \(images 24..31\)"):
+        merge([request.out], tmp_path / "merged", console=Silent())
+    assert judged(run(request, console=Silent())) == judged(whole)
+    assert name not in {path.name for path in request.out.glob("state/*-8/*")}
 
 
 def test_a_model_that_is_gone_is_not_missed(asked, judged, tmp_path, monkeypatch):

@@ -44,6 +44,27 @@ def test_clearing_a_part_leaves_the_others(tmp_path):
     assert _shards(store) == []
 
 
+@pytest.mark.parametrize("richer", [0, 1])
+def test_of_several_files_of_a_shard_the_one_with_the_wanted_heads_is_read(tmp_path, richer):
+    """Two machines that met in one store leave two."""
+    rows = np.zeros((4, 2), dtype=np.float32)
+    names = []
+    for number in (0, 1):
+        heads = {"a": rows, "b": rows} if number == richer else {"a": rows}
+        written = ShardStore(tmp_path / str(number)).write(7, ShardResult(heads))
+        names.append(written.name)
+        (tmp_path / "both").mkdir(exist_ok=True)
+        written.rename(tmp_path / "both" / written.name)
+    store = ShardStore(tmp_path / "both")
+    result, warning = store.read(7, 4, ("b",))
+    assert warning is None
+    assert result is not None
+    assert result.path == store.folder / names[richer]
+    anything, _ = store.read(7, 4, ("c",))
+    assert anything is not None
+    assert "a" in anything.features
+
+
 @pytest.mark.parametrize("linked", [True, False])
 def test_taking_a_shard_of_another_folder(tmp_path, monkeypatch, linked):
     theirs, ours = _store(tmp_path / "theirs", 7), _store(tmp_path / "ours", 6)
@@ -78,10 +99,10 @@ def test_a_damaged_state_file_holds_nothing(tmp_path):
 def test_a_part_says_where_its_shards_lie(asked):
     request = asked(num_samples=40)
     computed = compute(request, console=Silent(), part=Part(1, 2))
-    assert computed.shards == (1, 3)
-    assert [file.shard for file in computed.files] == [1, 3]
-    assert [file.shard for file in computed.reference_files] == list(range(19))
-    for file in (*computed.files, *computed.reference_files):
+    assert computed.manifest.shards == (1, 3)
+    assert [file.shard for file in computed.manifest.files] == [1, 3]
+    assert [file.shard for file in computed.manifest.reference_files] == list(range(19))
+    for file in (*computed.manifest.files, *computed.manifest.reference_files):
         assert read_state(request.out / file.path) is not None
 
 
@@ -134,4 +155,4 @@ def test_a_reference_waits_for_whoever_extracts_it(asked, real, monkeypatch):
     monkeypatch.setattr("evalkit.extraction.time", SimpleNamespace(sleep=moment))
     computed = compute(request, console=Silent(), part=Part(1, 2))
     assert next(moments, None) is None
-    assert computed.shards == (1, 3)
+    assert computed.manifest.shards == (1, 3)

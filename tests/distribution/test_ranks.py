@@ -30,8 +30,9 @@ def test_without_the_launcher_nobody_is_a_rank():
     "changes", [{"RANK": "x"}, {"RANK": "4"}, {"RANK": "-1"}, {"LOCAL_RANK": "2"}, {"LOCAL_WORLD_SIZE": "5"}]
 )
 def test_an_environment_that_makes_no_sense_is_refused(changes):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         Rank.from_environment({**_ENVIRONMENT, **changes})
+    assert "start with torchrun" in str(caught.value.hint)
 
 
 def test_a_missing_variable_is_refused():
