@@ -31,6 +31,7 @@ from evalkit.numerics.manifolds import Balls
 from evalkit.numerics.products import products_on
 
 WIDTH, BLOCKS = 2048, 20
+FIDELITY_ROWS = 20_000
 KYNKAANNIEMI, NAEEM = Balls(3), Balls(5, inclusive=False)
 Features = NDArray[np.float32]
 
@@ -65,9 +66,10 @@ def theirs_prdc(generated: Features, reference: Features) -> dict[str, float]:
 
 
 def theirs_fidelity(generated: Features, reference: Features) -> dict[str, float]:
-    return prc_features_to_metric(
-        torch.from_numpy(generated), torch.from_numpy(reference), prc_neighborhood=3, verbose=False
-    )
+    # Above, its default keeps all distances at once: 20 GB for 50 000.
+    frugal = max(len(generated), len(reference)) > FIDELITY_ROWS
+    sides = torch.from_numpy(generated), torch.from_numpy(reference)
+    return prc_features_to_metric(*sides, prc_neighborhood=3, save_cpu_ram=frugal, verbose=False)
 
 
 def agreement(generated: Features, reference: Features, *, with_prdc: bool) -> str:

@@ -47,7 +47,7 @@ def check_room(wanted: Iterable[Wanted]) -> None:
         disks[_disk_of(one.folder)].append(one)
     for together in disks.values():
         place = os.path.commonpath([one.folder for one in together])
-        needed, free = sum(one.missing for one in together), shutil.disk_usage(place).free
+        needed, free = sum(one.missing for one in together), shutil.disk_usage(together[0].folder).free
         if needed > free:
             raise TemporaryError(
                 f"{place} needs {needed / _MIB:,.1f} MiB for features, and {free / _MIB:,.1f} MiB are free",

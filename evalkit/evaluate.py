@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.console import Console
-from evalkit.errors import BusyError
+from evalkit.errors import BusyError, TemporaryError
 from evalkit.events import PhaseBegan
 from evalkit.extraction import Extracted, Interrupted
 from evalkit.following import following
@@ -18,7 +18,7 @@ from evalkit.measurement import Decided, Materials, Watch, measure, protocol_inf
 from evalkit.numerics.products import products_on
 from evalkit.observation import Observed
 from evalkit.opening import Fill, Opened, at_hand, first_sample, observed_in, one_pass, open_run, probe_passes
-from evalkit.plan import Network, Plan
+from evalkit.plan import Network, Plan, Planned
 from evalkit.progress import FOLDER as PROGRESS_FOLDER
 from evalkit.provenance import environment
 from evalkit.record import DataInfo, Inputs, RunRecord, Status, redact_command
@@ -109,7 +109,7 @@ def _scored(opened: Opened, record: RunRecord) -> RunRecord:
 
     warm = first_sample(opened, plan)
     lanes = one_pass(opened, plan, after_shard=look)
-    measured = replace(materials, lanes=lanes, probes=probe_passes(opened, plan))
+    measured = replace(materials, lanes=lanes, probes=_probed(opened, plan, begun=bool(lanes)))
     observed = observed_in(opened, warm)
     for text in observed.warnings:
         notify(text)
@@ -125,6 +125,16 @@ def _scored(opened: Opened, record: RunRecord) -> RunRecord:
         env={**record.env, "extractor_backend": ", ".join(observed.backends) or None},
         **_speed(opened, plan, measured, observed),
     )
+
+
+def _probed(opened: Opened, plan: Plan, *, begun: bool) -> dict[Planned, Extracted]:
+    """Make the probes' rows; a folder that somebody else has is no refused start where images are done."""
+    try:
+        return probe_passes(opened, plan)
+    except BusyError as error:
+        if not begun:
+            raise
+        raise TemporaryError(error.message, hint=error.hint) from error
 
 
 def _speed(opened: Opened, plan: Plan, materials: Materials, observed: Observed) -> dict[str, Any]:

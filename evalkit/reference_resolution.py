@@ -266,7 +266,8 @@ def _folded(
     )
     for shard, result in enumerate(extracted.shards):
         index = extracted.layout.indices(shard)
-        builder.update(result.features, index, None if labels is None else labels[index])
+        features = {head: result.features[head] for head in order.heads}  # read once
+        builder.update(features, index, None if labels is None else labels[index])
     return builder
 
 

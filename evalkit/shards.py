@@ -26,11 +26,10 @@ from evalkit.atomic import write_atomically
 from evalkit.core import IndexArray
 from evalkit.shard_facts import are_facts
 from evalkit.shard_locks import Waiting, held
-from evalkit.stored_features import StoredFeatures
+from evalkit.stored_features import HASH_LENGTH, StoredFeatures, is_named_by
 
 _SMALLEST, _LARGEST, _WANTED = 8, 512, 16
 _MOST_BLOCKS, _FEWEST_EVEN_BLOCKS = 20, 10
-_HASH_LENGTH = 32
 _CLEARED = ".cleared-"
 
 
@@ -158,7 +157,7 @@ class ShardStore:
         warning, found = None, None
         for path in sorted(self.folder.glob(f"{shard:06d}-*.safetensors")):
             content = path.read_bytes()
-            if not _is_named_by(content, path):
+            if not is_named_by(content, path):
                 warning = f"state file {path.name} was damaged"
                 path.unlink(missing_ok=True)
                 continue
@@ -215,7 +214,7 @@ class ShardStore:
         """
         tensors = {head: np.ascontiguousarray(x, dtype=np.float32) for head, x in result.features.items()}
         content = save(tensors, metadata={"facts": json.dumps(dict(result.facts), sort_keys=True)})
-        digest = hashlib.sha256(content).hexdigest()[:_HASH_LENGTH]
+        digest = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
         path = self.folder / f"{shard:06d}-{digest}.safetensors"
         older = set(self.folder.glob(f"{shard:06d}-*.safetensors")) - {path}
         write_atomically(path, content)
@@ -243,12 +242,8 @@ class ShardStore:
 def read_state(path: Path) -> ShardResult | None:
     """Return what a state file holds, or None where it is damaged."""
     content = path.read_bytes()
-    result = _decode(content) if _is_named_by(content, path) else None
+    result = _decode(content) if is_named_by(content, path) else None
     return None if result is None else replace(result, path=path)
-
-
-def _is_named_by(content: bytes, path: Path) -> bool:
-    return hashlib.sha256(content).hexdigest()[:_HASH_LENGTH] == path.stem.partition("-")[2]
 
 
 def _decode(content: bytes) -> ShardResult | None:

@@ -6,16 +6,22 @@ files take every 20th row or so of each shard.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import RawIOBase
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import TemporaryError
 
+HASH_LENGTH: Final = 32
+"""Digits of a SHA-256 in the name of a file."""
 _FLOAT = 4  # bytes
 _SEEK = 16 << 10  # so many bytes are read, from the page cache, in the time that it takes to go elsewhere
 
@@ -24,7 +30,8 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
     """Head -> float32 ``[n, d]``, read when it is asked for, and not kept.
 
     The content was verified when the file was written or read, and is not again: a file that is named by its
-    content is replaced, and never written to.
+    content is replaced, and never written to. One that another run replaces meanwhile, for more heads of the
+    same images, is followed.
 
     Args:
         path: of a shard's file.
@@ -36,14 +43,9 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with path.open("rb") as file:
-                length = file.read(8)
-                header = json.loads(file.read(int.from_bytes(length, "little")))
+            self._places = _places(path)
         except (OSError, ValueError) as error:
             raise _gone(path) from error
-        header.pop("__metadata__", None)
-        start = len(length) + int.from_bytes(length, "little")
-        self._places = {head: (start + x["data_offsets"][0], tuple(x["shape"])) for head, x in header.items()}
 
     def shape(self, head: str) -> tuple[int, int]:
         """Return ``(n, d)`` of a head."""
@@ -68,20 +70,42 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
 
     def _read(self, head: str, runs: Sequence[range]) -> NDArray[np.float32]:
         """Return runs of neighbouring rows, one after the other."""
-        offset, (_, width) = self._places[head]
-        found = np.empty((sum(map(len, runs)), width), dtype=np.float32)
-        start = 0
         try:
-            with self._path.open("rb", buffering=0) as file:
+            try:
+                file = self._path.open("rb", buffering=0)
+            except FileNotFoundError:
+                self._follow(head)
+                file = self._path.open("rb", buffering=0)
+            offset, (_, width) = self._places[head]
+            found = np.empty((sum(map(len, runs)), width), dtype=np.float32)
+            start = 0
+            with file:
                 for run in runs:
-                    part = found[start : start + len(run)]
                     file.seek(offset + run.start * width * _FLOAT)
-                    if file.readinto(part.data) != part.nbytes:
-                        raise _gone(self._path)
+                    self._fill(file, found[start : start + len(run)])
                     start += len(run)
         except OSError as error:
             raise _gone(self._path) from error
         return found
+
+    def _fill(self, file: RawIOBase, rows: NDArray[np.float32]) -> None:
+        """Read ``rows`` from where the file stands; a system may give less at once than is asked for."""
+        view = rows.reshape(-1).view(np.uint8).data
+        while len(view):
+            count = file.readinto(view)
+            if not count:
+                raise _gone(self._path)
+            view = view[count:]
+
+    def _follow(self, head: str) -> None:
+        """Go on with the file of the same shard that another run put in the place of ours, for more heads."""
+        shape, number = self.shape(head), self._path.name.partition("-")[0]
+        for path in sorted(self._path.parent.glob(f"{number}-*{self._path.suffix}")):
+            with suppress(OSError, ValueError):
+                places = _places(path)
+                if head in places and places[head][1] == shape and is_named_by(path.read_bytes(), path):
+                    self._path, self._places = path, places
+                    return
 
     def __getitem__(self, head: str) -> NDArray[np.float32]:
         return self._read(head, [range(self.shape(head)[0])])
@@ -91,6 +115,21 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def is_named_by(content: bytes, path: Path) -> bool:
+    """Whether the digest in the name of a shard's file is that of its content."""
+    return hashlib.sha256(content).hexdigest()[:HASH_LENGTH] == path.stem.partition("-")[2]
+
+
+def _places(path: Path) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Where each head begins in a file, and its shape."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = json.loads(file.read(int.from_bytes(length, "little")))
+    header.pop("__metadata__", None)
+    start = len(length) + int.from_bytes(length, "little")
+    return {head: (start + x["data_offsets"][0], tuple(x["shape"])) for head, x in header.items()}
 
 
 def _gone(path: Path) -> TemporaryError:

@@ -204,6 +204,34 @@ def test_a_file_that_is_gone_is_an_error_that_says_what_to_do(tmp_path, fault):
             ShardResult({}, {}, path).left_in_file()
 
 
+def test_a_shard_that_another_run_replaces_for_more_heads_is_followed(tmp_path):
+    store = ShardStore(tmp_path)
+    done = shards_of(64, store=store)
+    expected = done.features("b")
+    for shard, result in enumerate(done.shards):
+        more = {**result.features, "c": np.ones((len(result.features["a"]), 2), np.float32)}
+        store.write(shard, ShardResult(more, result.facts))
+        assert not result.path.exists()
+    np.testing.assert_array_equal(done.features("b"), expected)
+
+
+def test_a_damaged_file_is_not_followed(tmp_path):
+    store = ShardStore(tmp_path)
+    done = shards_of(64, store=store)
+    path = done.shards[3].path
+    damaged = path.with_name(path.name.replace("-", "-0", 1)[: len(path.stem)] + path.suffix)
+    path.rename(damaged)
+    with pytest.raises(TemporaryError, match="are gone"):
+        done.features("b")
+
+
+def test_blocks_of_shards_that_have_not_come_are_refused(tmp_path):
+    done = shards_of(64, store=ShardStore(tmp_path))
+    parts = done.blocks(contiguous=False)
+    with pytest.raises(ValueError, match="56 of 64 rows are there"):
+        ShardBlocks(done.shards[:-1], "b", parts).stacked()
+
+
 def test_a_run_whose_shards_vanish_while_it_scores_is_told_so(tmp_path):
     done = extracted(256, tmp_path)
     before = scores(done, "fd", "kd")

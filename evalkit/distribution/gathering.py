@@ -32,11 +32,12 @@ class Found:
         return f"part {self.manifest.name} in {self.folder}"
 
     def present(self, files: Iterable[StateFile]) -> Iterator[tuple[_Slot, Path]]:
-        """Yield where those of ``files`` lie that are there."""
+        """Yield where ``files`` lie, or what a later run for more heads has put in their place."""
         for file in files:
             path = self.folder / file.path
-            if path.is_file():
-                yield (file.lane, file.shard), path
+            instead = path.parent.glob(f"{file.shard:06d}-*{path.suffix}")
+            for found in [path] if path.is_file() else sorted(instead):
+                yield (file.lane, file.shard), found
 
 
 Run = tuple[Found, ...]

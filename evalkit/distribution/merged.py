@@ -46,7 +46,7 @@ def record_of(parts: Run, read: Read) -> RunRecord | None:
         parts: of one run.
         read: returns the text of a file below ``out``, or None.
     """
-    with suppress(InvalidInputError):
+    with suppress(InvalidInputError, UnicodeDecodeError):
         if (text := read(_name(parts))) is None:
             return None
         merged = strict_json.decode(strict_json.loads(text), Merged)

@@ -74,7 +74,9 @@ def merge(
             note_merged(found, record, out)
             written(record)
         else:
-            console.note(f"{named(found)} is merged already, as {record.run_id}: left alone")
+            console.note(
+                f"{named(found)} is merged already, as {record.run_id}: left alone (--again scores it anew)"
+            )
         records.append(record)
     return records
 

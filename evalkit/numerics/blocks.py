@@ -79,6 +79,8 @@ class LazyBlocks(Sequence[Float32Array]):
             for piece in self.read(block):
                 rows[start : start + len(piece)] = piece
                 start += len(piece)
+        if start != len(rows):
+            raise ValueError(f"{start} of {len(rows)} rows are there: not all shards have come yet")
         return rows
 
 

@@ -171,6 +171,8 @@ class _Room:
     def log_determinant(self, weights: Float64Array, *, sign: float, diagonal: float) -> float | None:
         """Of ``diagonal + sign B diag(weights)^2 B^T``; None where that is not positive definite."""
         lower = self.lower
+        if not len(lower):
+            return 0.0
         lower[:] = 0.0
         np.fill_diagonal(lower, diagonal)
         np.multiply(self.rows, weights, out=self.weighted)

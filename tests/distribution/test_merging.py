@@ -26,7 +26,7 @@ from evalkit.extraction import Interrupted
 from evalkit.generators.toy import GaussianTiles
 from evalkit.record import RunRecord
 from evalkit.request import ScoreRequest
-from evalkit.shards import Part, ShardLayout, ShardStore, read_state
+from evalkit.shards import Part, ShardLayout, ShardResult, ShardStore, read_state
 
 
 def _part(request: ScoreRequest, index: int, count: int) -> PartManifest:
@@ -240,6 +240,17 @@ def test_a_shard_given_twice_with_one_more_head_is_taken_with_it(asked, judged, 
         _merged([*requests, again], tmp_path / "refused")
 
 
+def test_a_shard_that_was_computed_again_with_one_more_head_is_not_missing(asked, judged, tmp_path):
+    requests = _parts(asked(num_samples=40), 2)
+    expected = judged(_merged(requests, tmp_path / "merged"))
+    for path in requests[1].out.glob("state/*-8/000003-*.safetensors"):
+        result, _ = ShardStore(path.parent).read(3, 8)
+        more = {**result.features, "more": result.features["thumbnail"] * 2}
+        ShardStore(path.parent).write(3, ShardResult(more, result.facts))
+        assert not path.exists()
+    assert judged(_merged(requests, tmp_path / "again")) == expected
+
+
 def test_a_damaged_copy_of_a_shard_that_is_given_twice_is_left_out(asked, judged, tmp_path):
     requests = _parts(asked(num_samples=40), 2)
     expected = judged(_merged(requests, tmp_path / "merged"))
@@ -265,7 +276,9 @@ def test_what_was_merged_is_left_alone_until_its_parts_change(asked, tmp_path):
     _part(request, 1, 2)  # finds its shards, and writes its manifest again
     assert merged() == first == written[0]
     assert len(written) == 1
-    assert told.notes[-1].endswith(f"is merged already, as {first.run_id}: left alone")
+    assert told.notes[-1].endswith(
+        f"is merged already, as {first.run_id}: left alone (--again scores it anew)"
+    )
     assert len(list(request.out.glob("*.json"))) == 1
     again = merged(before=lambda _parts: None)
     assert again.run_id != first.run_id

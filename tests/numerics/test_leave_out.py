@@ -156,3 +156,15 @@ def test_few_rows_in_many_dimensions(seed, n, d, blocks, offset, graded):
         rest = np.delete(x, np.s_[edges[block] : edges[block + 1]], axis=0)
         expected = frechet_distance_from_features(rest, other)
         assert found[block] == pytest.approx(expected, rel=LEAVE_OUT_ERROR)
+
+
+def test_few_rows_without_blocks_some_of_which_are_empty():
+    """In so many dimensions the batch goes by determinants; nothing taken away changes nothing."""
+    rng = np.random.default_rng(3)
+    x, real = rng.standard_normal((340, 400)), rng.standard_normal((900, 400))
+    reference = gaussian_factor_from_features(real)
+    edges = [0, 20, 40, 40, 40, *range(60, 341, 20)]
+    found = frechet_without_blocks(x, edges, reference)
+    whole = frechet_distance_from_features(x, real)
+    np.testing.assert_allclose(found[2:4], whole, rtol=1e-9)
+    np.testing.assert_allclose(found[0], frechet_distance_from_features(x[20:], real), rtol=1e-9)
