@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import evalkit
+from evalkit import evaluate
 from evalkit.console import Silent
 from evalkit.errors import (
+    BusyError,
     InvalidInputError,
     NotComparableError,
     NothingMeasuredError,
@@ -369,3 +371,16 @@ def test_a_generator_that_returns_floats_is_refused(tmp_path, reference, monkeyp
 def test_fewer_images_than_asked_for(tmp_path, reference):
     with pytest.raises(InvalidInputError, match="holds 2000 images, fewer than"):
         _score(reference, tmp_path, model=None, images=reference, num_samples=2001)
+
+
+def test_a_folder_that_is_busy_after_the_images_is_no_refused_start(monkeypatch):
+    def busy(_opened, _plan):
+        raise BusyError("another evalkit run works on it", hint="wait for it")
+
+    monkeypatch.setattr(evaluate, "probe_passes", busy)
+    with pytest.raises(BusyError):
+        evaluate._probed(None, None, begun=False)
+    with pytest.raises(TemporaryError, match="works on it") as caught:
+        evaluate._probed(None, None, begun=True)
+    assert type(caught.value) is TemporaryError  # the record of what was done is kept
+    assert caught.value.hint == "wait for it"

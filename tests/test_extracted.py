@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -212,6 +213,18 @@ def test_a_shard_that_another_run_replaces_for_more_heads_is_followed(tmp_path):
         more = {**result.features, "c": np.ones((len(result.features["a"]), 2), np.float32)}
         store.write(shard, ShardResult(more, result.facts))
         assert not result.path.exists()
+    np.testing.assert_array_equal(done.features("b"), expected)
+
+
+def test_a_system_may_give_less_at_once_than_is_asked_for(tmp_path, monkeypatch):
+    done = shards_of(64, store=ShardStore(tmp_path))
+    expected = done.features("b")
+
+    class Slow(io.FileIO):
+        def readinto(self, view):
+            return super().readinto(view[:5])
+
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, *_mode, **_options: Slow(path))
     np.testing.assert_array_equal(done.features("b"), expected)
 
 
