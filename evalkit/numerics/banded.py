@@ -64,8 +64,8 @@ def _reflectors(panel: Float64Array) -> tuple[Float64Array, Float64Array, Float6
     """V, R and T of ``panel = (1 - V T V^T) [R; 0]``."""
     packed, factors, _, _ = lapack.dgeqrf(np.asfortranarray(panel))
     rank = len(factors)
-    vectors = np.tril(packed[:, :rank], -1)
-    vectors[np.diag_indices(rank)] = 1
+    upper, vectors = np.triu(packed[:rank]), packed[:, :rank]
+    vectors[:rank] = np.tril(vectors[:rank], -1) + np.eye(rank)
     # T^-1 = strict upper triangle of V^T V, with 1 / tau on the diagonal (Puglisi 1992); no reflection: 0.
     used = factors != 0
     inverse = np.triu(blas.dgemm(1.0, vectors, vectors, trans_a=1), 1)
@@ -73,7 +73,7 @@ def _reflectors(panel: Float64Array) -> tuple[Float64Array, Float64Array, Float6
     inverse[np.diag_indices(rank)] = 1 / np.where(used, factors, 1)
     weights = lapack.dtrtri(inverse)[0]
     weights[:, ~used] = weights[~used] = 0
-    return vectors, np.triu(packed[:rank]), weights
+    return vectors, upper, weights
 
 
 def _reflect(part: Float64Array, stop: int, vectors: Float64Array, weights: Float64Array) -> None:

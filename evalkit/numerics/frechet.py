@@ -225,21 +225,33 @@ def frechet_distance(
         covs = checked_symmetric(cov_a, "covariance"), checked_symmetric(cov_b, "covariance")
         triangle = cholesky(covs[0])
         if triangle is not None:
-            found = _shortcut(centres[0] - centres[1], triangle, covs[1], relative_error=RELATIVE_ERROR)
+            found = _shortcut(
+                centres[0] - centres[1],
+                triangle,
+                covs[1],
+                trace=float(np.trace(covs[0])),
+                relative_error=RELATIVE_ERROR,
+            )
             if found is not None:
                 return found
     return frechet_distance_between(gaussian_factor(mean_a, cov_a), gaussian_factor(mean_b, cov_b))
 
 
 def _shortcut(
-    difference: Float64Array, triangle: Float64Array, cov: Float64Array, *, relative_error: float
+    difference: Float64Array,
+    triangle: Float64Array,
+    cov: Float64Array,
+    *,
+    trace: float,
+    relative_error: float,
 ) -> float | None:
     """The distance between covariances ``T T^T`` and ``cov``; None where the error is too large or unknown.
 
     Args:
         difference: of the means, float64 ``[d]``.
-        triangle: T, float64 ``[d, d]`` in Fortran order, zero above the diagonal.
+        triangle: T, float64 ``[d, d]`` in Fortran order; what lies above the diagonal is not read.
         cov: float64 ``[d, d]``, symmetric, its rows and columns in the order of T's.
+        trace: of ``T T^T``.
         relative_error: what must be reached.
     """
     other = cholesky(cov)
@@ -252,7 +264,7 @@ def _shortcut(
     if found is None:
         return None
     nuclear, error = found
-    traces = float(np.vdot(triangle.T, triangle.T) + np.trace(cov))
+    traces = trace + float(np.trace(cov))
     distance = float(difference @ difference) + traces - 2 * nuclear
     return distance if 2 * error + ROUNDING * traces <= relative_error * distance else None
 
@@ -279,7 +291,9 @@ def frechet_distance_to(
     if factor.order is not None and SMALL < len(centre) == len(factor.mean) == factor.rank:
         symmetric = checked_symmetric(cov, "covariance")
         ordered = symmetric[np.ix_(factor.order, factor.order)]
-        found = _shortcut(centre - factor.mean, factor.columns, ordered, relative_error=relative_error)
+        found = _shortcut(
+            centre - factor.mean, factor.columns, ordered, trace=factor.trace, relative_error=relative_error
+        )
         if found is not None:
             return found
     return frechet_distance_between(gaussian_factor(mean, cov), factor, relative_error=relative_error)

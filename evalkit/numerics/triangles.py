@@ -15,9 +15,10 @@ def cholesky(symmetric: Float64Array) -> Float64Array | None:
         symmetric: float64 ``[d, d]``, symmetric and in C order.
 
     Returns:
-        float64 ``[d, d]`` in Fortran order, zero above the diagonal; None where S is not positive definite.
+        float64 ``[d, d]`` in Fortran order, of which what lies above the diagonal means nothing; None where S
+        is not positive definite.
     """
-    triangle, failed = lapack.dpotrf(symmetric.T, lower=1, clean=1)
+    triangle, failed = lapack.dpotrf(symmetric.T, lower=1, clean=0)
     return None if failed else np.asarray(triangle, dtype=np.float64)
 
 
@@ -25,7 +26,7 @@ def congruence(triangle: Float64Array, symmetric: Float64Array) -> Float64Array:
     """Lower triangle of ``T^T S T`` (LAPACK dsygst): half the operations of products.
 
     Args:
-        triangle: T, float64 ``[d, d]`` in Fortran order, zero above the diagonal.
+        triangle: T, float64 ``[d, d]`` in Fortran order; what lies above the diagonal is not read.
         symmetric: S, float64 ``[d, d]``, in C order.
 
     Returns:
