@@ -33,9 +33,9 @@ from evalkit.errors import InvalidInputError
 from evalkit.perceptual.chunks import Masks, masked_mean
 from evalkit.perceptual.facts import PairMeasureFacts
 from evalkit.perceptual.heads import HEADS_SHA256, published_heads
-from evalkit.perceptual.networks import StageNetwork, build_stage_network, in_unit_range
+from evalkit.perceptual.networks import StageNetwork, build_stage_network, check_images, in_unit_range
 from evalkit.perceptual.passes import measure_stages
-from evalkit.runtime import in_threads, strict_numerics
+from evalkit.runtime import in_threads, one_thread, strict_numerics
 from evalkit.spec import Scalar, Spec
 
 Result = TypeVar("Result")
@@ -107,12 +107,13 @@ class StageDistance:
             InvalidInputError: not ``[n, 3, h, w]``, too small, or not finite.
         """
         with strict_numerics():
-            parts = list(self._in_parts(self._features, in_unit_range(images)))
+            parts = list(self._in_parts(self._features, images))
+        with one_thread():
             return [torch.cat(stage) if len(stage) > 1 else stage[0] for stage in zip(*parts, strict=True)]
 
     def between(self, generated: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
         """Return float64 ``[n]`` distances of two lots of :meth:`features`, on the device."""
-        with strict_numerics():
+        with strict_numerics(), one_thread():
             pairs = zip(generated, reference, strict=True)
             return _total([self._map(number, *pair) for number, pair in enumerate(pairs)])
 
@@ -129,12 +130,13 @@ class StageDistance:
             raise InvalidInputError(
                 f"images {list(generated.shape)} and {list(reference.shape)} must have one shape"
             )
-        sides = in_unit_range(generated), in_unit_range(reference)
         with strict_numerics():
-            return torch.cat(list(self._in_parts(self._distance, *sides)))
+            return torch.cat(list(self._in_parts(self._distance, generated, reference)))
 
     def _in_parts(self, run: Callable[..., Result], *sides: Tensor) -> Iterator[Result]:
         """Yield ``run`` of the same few images of each side; on a CPU the parts run side by side."""
+        for side in sides:
+            check_images(side)
         count, _, height, width = sides[0].shape
         step = max(count, 1)
         if self.device.type == "cpu":
@@ -144,7 +146,8 @@ class StageDistance:
 
         def run_part(start: int) -> Result:
             with torch.inference_mode():  # a mode of the thread, so it is entered in each worker
-                return run(*(side[start : start + step].to(self.device) for side in sides))
+                parts = (side[start : start + step].to(self.device) for side in sides)
+                return run(*(in_unit_range(part) for part in parts))
 
         return in_threads(run_part, range(0, max(count, 1), step))
 

@@ -63,6 +63,19 @@ class StageNetwork(Protocol):
         ...
 
 
+def check_images(images: Tensor) -> None:
+    """Refuse what :func:`in_unit_range` cannot map, but for the values.
+
+    Raises:
+        UsageError: neither uint8 nor float32 nor float64.
+        InvalidInputError: not ``[n, 3, h, w]``.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise InvalidInputError(f"images must be [n, 3, h, w], not {list(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.float32, torch.float64):
+        raise UsageError(f"images must be uint8 in 0..255 or float32 in [-1, 1], not {images.dtype}")
+
+
 def in_unit_range(images: Tensor) -> Tensor:
     """Return images as floats in [-1, 1]: uint8 is mapped by x / 127.5 - 1, floats are left as they are.
 
@@ -70,12 +83,9 @@ def in_unit_range(images: Tensor) -> Tensor:
         UsageError: neither uint8 nor float32 nor float64.
         InvalidInputError: not ``[n, 3, h, w]``, or a float is NaN or infinite.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise InvalidInputError(f"images must be [n, 3, h, w], not {list(images.shape)}")
+    check_images(images)
     if images.dtype == torch.uint8:
         return images.float() / _HALF_RANGE - 1
-    if images.dtype not in (torch.float32, torch.float64):
-        raise UsageError(f"images must be uint8 in 0..255 or float32 in [-1, 1], not {images.dtype}")
     if not bool(torch.isfinite(images).all()):
         raise InvalidInputError("images hold NaN or infinity", hint="does the generator overflow?")
     return images
