@@ -139,10 +139,10 @@ class StageDistance:
             check_images(side)
         count, _, height, width = sides[0].shape
         step = max(count, 1)
-        if self.device.type == "cpu":
-            step = 2 * self.network.pairs_at_once(
-                height, width
-            )  # of one side: as many images as pairs of two
+        if self.device.type == "cpu":  # equal shares of the threads, of as many images as pairs of two sides
+            threads = torch.get_num_threads()
+            rounds = -(-step // (2 * self.network.pairs_at_once(height, width) * threads))
+            step = -(-step // (rounds * threads))
 
         def run_part(start: int) -> Result:
             with torch.inference_mode():  # a mode of the thread, so it is entered in each worker

@@ -32,6 +32,8 @@ _HALF_RANGE: Final = 127.5
 # convolutions want; one over many large ones, on memory.
 _PASS_PIXELS: Final = 2**15
 _LEAST_PAIRS, _MOST_PAIRS = 2, 8
+# Of AlexNet, whose stages are small beside its weights.
+_MOST_ALEXNET_PAIRS = 16
 
 
 class StageNetwork(Protocol):
@@ -140,7 +142,9 @@ class BackboneStages:
         return {"network": self._name, "stages": names, "resizer": "none", "dtype": dtype}
 
     def pairs_at_once(self, height: int, width: int) -> int:
-        """Return 8 pairs of 64 x 64 pixels, and 2 of 128 x 128 or more."""
+        """Return 8 pairs of 64 x 64 pixels, and 2 of 128 x 128 or more; of AlexNet twice as many."""
+        if self._name == "alexnet":
+            return min(max(2 * _PASS_PIXELS // (height * width), _LEAST_PAIRS), _MOST_ALEXNET_PAIRS)
         return min(max(_PASS_PIXELS // (height * width), _LEAST_PAIRS), _MOST_PAIRS)
 
     def stages(self, images: Tensor) -> list[Tensor]:

@@ -101,8 +101,18 @@ def test_a_reference_that_the_next_pair_has_too_goes_through_the_network_once(
     assert found["lpips-squeeze/all"].isfinite().all()
 
 
-@pytest.mark.parametrize(("size", "pairs"), [((16, 20), 8), ((64, 64), 8), ((96, 96), 3), ((800, 600), 2)])
-def test_a_pass_holds_more_pairs_of_smaller_images(backbone_files: dict[str, Path], size, pairs):
-    (measure,) = build_pair_measures(["lpips-squeeze"], weights=backbone_files, device="cpu")
+@pytest.mark.parametrize(
+    ("name", "size", "pairs"),
+    [
+        ("squeeze", (16, 20), 8),
+        ("squeeze", (64, 64), 8),
+        ("squeeze", (96, 96), 3),
+        ("squeeze", (800, 600), 2),
+        ("alex", (64, 64), 16),
+        ("alex", (800, 600), 2),
+    ],
+)
+def test_a_pass_holds_more_pairs_of_smaller_images(backbone_files: dict[str, Path], name, size, pairs):
+    (measure,) = build_pair_measures([f"lpips-{name}"], weights=backbone_files, device="cpu")
     assert isinstance(measure, StageMeasure)
     assert measure.network.pairs_at_once(*size) == pairs
