@@ -13,7 +13,6 @@ before the first image is measured in fresh processes.
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from curves import Point, points, write_curve
 from interleaved import Ceilings, Comparison, ceilings, interleaved, roofline, save
 from torch import Tensor, nn
 
@@ -40,7 +40,6 @@ from evalkit.extractors.inception_network import expected_layout
 from evalkit.extractors.onnx_graph import INPUT, onnx_model
 
 COUNT, SIDE = 32, 299
-CURVE = Path(__file__).with_name("extraction_curve.csv")
 BATCHES, SIDES = (1, 2, 4, 8, 16, 32, 64), (32, 64, 128, 256, 512)
 Run = Callable[[Tensor], Tensor]
 
@@ -220,7 +219,7 @@ def start_up(name: str, weights: Path | None, head: str) -> str:
 
 def curve(path: Path) -> None:
     """Write seconds by batch (at the network's own size) and by the side of 32 images."""
-    rows: list[tuple[str, str, int, str, float]] = []
+    rows: list[Point] = []
     for work, (contenders, _), side in (
         ("InceptionV3", inceptions(path), SIDE), ("EfficientNet-Lite0", efficientnets(), 224)
     ):  # fmt: skip
@@ -231,11 +230,8 @@ def curve(path: Path) -> None:
             with torch.inference_mode():
                 timed = interleaved(work, runs, rounds=3)
             print(work, variable, at, flush=True)
-            rows += [(work, variable, at, name, min(spent)) for name, spent in timed.seconds.items()]
-    with CURVE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("work", "variable", "at", "contender", "seconds"))
-        writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
+            rows += points(timed, work, variable, at)
+    write_curve("extraction", rows)
 
 
 def of_inception(path: Path, *, rounds: int) -> tuple[list[Comparison], nn.Module]:

@@ -258,9 +258,9 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true", help="write frechet_curve.csv instead")
     flags = parser.parse_args()
     if flags.curve:
-        from frechet_curve import write_curve  # noqa: PLC0415 - which imports this module
+        from frechet_curve import write  # noqa: PLC0415 - which imports this module
 
-        write_curve()
+        write()
         return
     count = 50_000 if flags.large else 10_000
     first, line = from_moments(count, flags.rounds, ceilings())

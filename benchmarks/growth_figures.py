@@ -2,8 +2,8 @@
 
     python benchmarks/growth_figures.py --out docs/figures/growth
 
-Reads every ``benchmarks/*_curve.csv`` with the columns ``work, variable, at, contender, seconds``: one panel
-for each work, one line for each contender, both axes logarithmic.
+Reads every ``benchmarks/*_curve.csv`` (benchmarks/curves.py): one panel for each work, one line for each
+contender, both axes logarithmic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-COLUMNS = ["work", "variable", "at", "contender", "seconds"]
 # Okabe & Ito 2008: eight colours that colour-blind readers tell apart; ours is the first.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")
 MARKERS = "os^Dv<>P"
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="path of the figure, without suffix")
     arguments = parser.parse_args()
     files = sorted(Path(__file__).parent.glob("*_curve.csv"))
-    rows = pd.concat([pd.read_csv(path)[COLUMNS] for path in files])
+    rows = pd.concat([pd.read_csv(path) for path in files])
     works = [part for _, part in rows.groupby(["work", "variable"], sort=False)]
     down = -(-len(works) // ACROSS)
     figure, grid = plt.subplots(down, ACROSS, figsize=(4 * ACROSS, 3.1 * down), squeeze=False)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from cleanfid.fid import kernel_distance as clean_fid_distance
+from curves import points, write_curve
 from interleaved import ceilings, interleaved, peak_memory, roofline, save
 from numpy.typing import NDArray
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -138,20 +137,17 @@ def memory() -> None:
 
 
 def curve(rounds: int) -> None:
-    path = Path(__file__).parent / "kid_curve.csv"
     cases = [("N", n, n, WIDTH) for n in (1000, 2000, 5000, 10_000)]
     cases += [("d", width, 5000, width) for width in (64, 256, 1024, WIDTH)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["work", "variable", "at", "contender", "seconds"])
-        for variable, at, n, width in cases:
-            x, y = features(n, 1, width), features(n, 0, width)
-            contenders = {name: partial(call, x, y) for name, call in CONTENDERS.items()}
-            compared = interleaved(f"{n}, {width}-d", contenders, rounds=rounds)
-            print(compared.text(), flush=True)
-            for name, seconds in compared.seconds.items():
-                work = f"KID, {'d = 2048' if variable == 'N' else 'N = 5 000'}"
-                table.writerow([work, variable, at, name, f"{np.median(seconds):.5f}"])
+    rows = []
+    for variable, at, n, width in cases:
+        x, y = features(n, 1, width), features(n, 0, width)
+        contenders = {name: partial(call, x, y) for name, call in CONTENDERS.items()}
+        compared = interleaved(f"{n}, {width}-d", contenders, rounds=rounds)
+        print(compared.text(), flush=True)
+        work = f"KID, {'d = 2048' if variable == 'N' else 'N = 5 000'}"
+        rows += points(compared, work, variable, at)
+    write_curve("kid", rows)
 
 
 def main() -> None:

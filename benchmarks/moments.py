@@ -12,15 +12,14 @@ A symmetric rank-k update of d x d counts n d^2 operations: half of a full produ
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from curves import Point, write_curve
 from interleaved import OURS, Comparison, ceilings, interleaved, peak_memory, roofline, save
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -28,7 +27,6 @@ from evalkit.accumulators.moments import MomentsAccumulator
 
 WIDTH, COUNT, BATCH = 2048, 50_000, 1000
 SMALL_BATCH = 64
-CURVE = Path(__file__).parent / "moments_curve.csv"
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -133,12 +131,13 @@ def compare(rounds: int) -> tuple[list[Comparison], list[str]]:
     return found, [line, f"peak memory: {told}"]
 
 
-def curve(path: Path) -> None:
+def curve() -> None:
     """Seconds against N at 2048 dimensions, and against d at 10 000 rows: the better of two."""
     shapes = [("N", n, (n, WIDTH)) for n in (1000, 2000, 5000, 10_000, 20_000, COUNT)]
     shapes += [("d", d, (10_000, d)) for d in (64, 256, 512, 1024, 2048)]
-    rows: list[tuple[object, ...]] = [("axis", "size", "contender", "seconds")]
-    for axis, size, shape in shapes:
+    rows = []
+    for variable, at, shape in shapes:
+        work = f"moments, {'d = 2048' if variable == 'N' else 'N = 10 000'}"
         x = features(*shape)
         for name, run in CONTENDERS.items():
             seconds = []
@@ -146,10 +145,8 @@ def curve(path: Path) -> None:
                 start = time.perf_counter()
                 run(x)
                 seconds.append(time.perf_counter() - start)
-            rows.append((axis, size, name, round(min(seconds), 5)))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    print(f"wrote {path}")
+            rows.append(Point(work, variable, at, name, min(seconds)))
+    write_curve("moments", rows)
 
 
 def main() -> None:
@@ -161,7 +158,7 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true", help="write moments_curve.csv instead")
     flags = parser.parse_args()
     if flags.curve:
-        curve(CURVE)
+        curve()
         return
     found, lines = compare(flags.rounds)
     print("\n".join([*(comparison.text() for comparison in found), *lines]))

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import prdc
 import torch
+from curves import points, write_curve
 from interleaved import Ceilings, Comparison, ceilings, interleaved, peak_memory, roofline, save
 from numpy.typing import NDArray
 from torch_fidelity.metric_prc import prc_features_to_metric
@@ -172,25 +171,22 @@ def memory_of(names: tuple[str, ...], n: int, m: int) -> list[str]:
 
 
 def curve(rounds: int) -> None:
-    path = Path(__file__).parent / "neighbours_curve.csv"
     contenders: dict[str, Callable[[Features, Features], object]] = {
         "evalkit": ours, "torch-fidelity": theirs_fidelity, "prdc": theirs_prdc,
     }  # fmt: skip
     works = [("N", n, n, WIDTH) for n in (1000, 2000, 5000, 10_000)]
     works += [("d", width, 5000, width) for width in (64, 256, 1024, WIDTH)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["work", "variable", "at", "contender", "seconds"])
-        for variable, at, n, width in works:
-            work = f"neighbours, {'d = 2048' if variable == 'N' else '5 000 x 5 000'}"
-            x, y = features(n, 1, width), features(n, 0, width)
-            compared = interleaved(
-                f"{n} x {n}, {width}-d", {name: partial(call, x, y) for name, call in contenders.items()},
-                rounds=min(rounds, 3), warm_up=n <= 5000,
-            )  # fmt: skip
-            print(compared.text(), flush=True)
-            for name, seconds in compared.seconds.items():
-                table.writerow([work, variable, at, name, f"{np.median(seconds):.5f}"])
+    rows = []
+    for variable, at, n, width in works:
+        work = f"neighbours, {'d = 2048' if variable == 'N' else '5 000 x 5 000'}"
+        x, y = features(n, 1, width), features(n, 0, width)
+        compared = interleaved(
+            f"{n} x {n}, {width}-d", {name: partial(call, x, y) for name, call in contenders.items()},
+            rounds=min(rounds, 3), warm_up=n <= 5000,
+        )  # fmt: skip
+        print(compared.text(), flush=True)
+        rows += points(compared, work, variable, at)
+    write_curve("neighbours", rows)
 
 
 def finish(name: str, comparisons: list[Comparison], lines: list[str]) -> None:

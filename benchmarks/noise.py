@@ -15,12 +15,11 @@ only). All but the last are equal to the last bit, which is asserted.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from curves import points, write_curve
 from interleaved import OURS, Comparison, interleaved, save
 from torch import Tensor
 
@@ -115,16 +114,12 @@ def steps(images: int, rounds: int) -> Comparison:
 
 def curve(rounds: int) -> None:
     """Write the times over the numbers an image takes."""
-    rows = [("numbers", "contender", "images_per_second")]
+    rows = []
     for side in (1, 2, 4, 8, 16, 32, 64, 128):
         images = max(64, min(20_000, 2**25 // (3 * side**2)))
         comparison = starts(images, (3, side, side), rounds)
-        for name, seconds in comparison.seconds.items():
-            rows.append((3 * side**2, name, f"{images / sorted(seconds)[len(seconds) // 2]:.1f}"))
-    path = Path(__file__).with_name("noise_curve.csv")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    print(f"wrote {path}")
+        rows += points(comparison, "seeded noise, seconds of an image", "numbers", 3 * side**2, of=images)
+    write_curve("noise", rows)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ kept" compares new images with features of the reference images that were comput
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ import numpy as np
 import piq
 import pytorch_msssim
 import torch
+from curves import points, write_curve
 from interleaved import OURS, Ceilings, Comparison, ceilings, interleaved, peak_memory, roofline, save
 from skimage import metrics as skimage_metrics
 from torch import Tensor
@@ -245,25 +245,20 @@ def memory_lines() -> list[str]:
     return lines
 
 
-def curve(rounds: int) -> Path:
+def curve(rounds: int) -> None:
     """Write seconds for a pair over the image size."""
-    path = Path(__file__).parent / "perceptual_curve.csv"
     works: list[tuple[str, Callable[[int], Contenders]]] = [
         ("SSIM of a pair", partial(signal, "ssim", 4)),
         ("LPIPS (squeeze) of a pair", partial(stages, "squeeze", 4, kept=False)),
         ("LPIPS (vgg) of a pair", partial(stages, "vgg", 4, kept=False)),
     ]
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["work", "variable", "at", "contender", "seconds"])
-        for work, make in works:
-            for size in (32, 64, 128, 256, 512):
-                if size == 512 and "vgg" in work:  # a minute for a point
-                    continue
-                comparison = interleaved(work, make(size), rounds=rounds)
-                for name, seconds in comparison.seconds.items():
-                    writer.writerow([work, "image size", size, name, f"{np.median(seconds) / 4:.6f}"])
-    return path
+    rows = []
+    for work, make in works:
+        for size in (32, 64, 128, 256, 512):
+            if size == 512 and "vgg" in work:  # a minute for a point
+                continue
+            rows += points(interleaved(work, make(size), rounds=rounds), work, "image size", size, of=4)
+    write_curve("perceptual", rows)
 
 
 def main() -> None:
@@ -273,7 +268,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["signal", *NETWORKS], help="print one part; nothing is saved")
     arguments = parser.parse_args()
     if arguments.curve:
-        print(curve(arguments.rounds))
+        curve(arguments.rounds)
         return
     wanted = [arguments.only] if arguments.only else ["signal", *NETWORKS]
     top = None if arguments.only else ceilings()

@@ -13,7 +13,6 @@ with uint8 [64, 3, h, w]. The pixels of all three are compared first.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import tarfile
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from curves import points, write_curve
 from interleaved import OURS, Comparison, interleaved, save
 from pictures import encoded, write_folder
 from PIL import Image
@@ -201,16 +201,14 @@ def main() -> None:
     options = parser.parse_args()
     settings = {"rounds": options.rounds, "workers": options.workers}
     if options.curve:
-        with (Path(__file__).parent / "reading_curve.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["kind", "size", "contender", "images_per_second"])
-            for kind in ("jpg", "png"):
-                for size in (32, 64, 128, 256, 512, 1024):
-                    comparison = compare(size, kind, "folder", **settings)
-                    print(comparison.text(), flush=True)
-                    for name in comparison.seconds:
-                        best = min(comparison.seconds[name])
-                        writer.writerow([kind, size, name, f"{comparison.amount / best:.1f}"])
+        found = []
+        for kind in ("jpg", "png"):
+            for size in (32, 64, 128, 256, 512, 1024):
+                comparison = compare(size, kind, "folder", **settings)
+                print(comparison.text(), flush=True)
+                work = f"a {kind} folder, seconds of an image"
+                found += points(comparison, work, "image size", size, of=comparison.amount)
+        write_curve("reading", found)
         return
     rows = [(256, kind, container) for kind in ("jpg", "png") for container in CONTAINERS]
     rows += [(32, kind, container) for kind in ("jpg", "png") for container in ("folder", "parquet")]

@@ -14,15 +14,14 @@ differ.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import diffusers
 import numpy as np
 import torch
+from curves import Point, points, write_curve
 from interleaved import OURS, Ceilings, Comparison, ceilings, interleaved, roofline, save
 from plain_sampling import PlainSampler
 from torch import Tensor
@@ -148,8 +147,8 @@ def against_diffusers(images: int, rounds: int, device: str) -> Comparison:
 
 
 def curve(rounds: int, models: list[str], device: str) -> None:
-    """Write images/s over the batch."""
-    rows: list[tuple[object, ...]] = [("model", "batch", "contender", "images_per_second")]
+    """Write seconds of an image over the batch."""
+    rows: list[Point] = []
     for name in models:
         row = ROWS[name]
         options = SamplingOptions(sampler=row.sampler, device=device)
@@ -164,13 +163,9 @@ def curve(rounds: int, models: list[str], device: str) -> None:
                 "one batch": lambda s=seeds, y=labels, g=plain: g(s, y).cpu(),
             }
             comparison = interleaved(name, both, rounds=rounds)
-            for who, seconds in comparison.seconds.items():
-                rows.append((name, batch, who, f"{batch / float(np.median(seconds)):.2f}"))
-            print(rows[-2:])
-    path = Path(__file__).with_name("sampling_curve.csv")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    print(f"wrote {path}")
+            rows += points(comparison, f"{name}, seconds of an image", "batch", batch, of=batch)
+            print(*rows[-2:], sep="\n", flush=True)
+    write_curve("sampling", rows)
 
 
 def main() -> None:
