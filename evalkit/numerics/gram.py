@@ -9,9 +9,11 @@ Nothing is ever subtracted, and what does not belong to a sum enters it as zero.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +26,19 @@ PIECE = 256  # rows of a tile that stay in a core's cache
 Kernel = Callable[[Float64Array], None]
 """Makes kernel values of a tile of products, in place."""
 
-Indicators = tuple[Float64Array, Float64Array]
-"""Ones and zeros: which blocks and which subsets some rows belong to."""
+
+class Indicators(NamedTuple):
+    """Which blocks and which subsets some rows belong to, in ones and zeros.
+
+    Attributes:
+        touched: the blocks that hold any of the rows.
+        blocks: float64 ``[rows, touched]``.
+        subsets: float64 ``[rows, s]``.
+    """
+
+    touched: slice
+    blocks: Float64Array
+    subsets: Float64Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +63,12 @@ class Members:
         return cls(edges, subsets)
 
     def indicators(self, part: slice) -> Indicators:
-        """Return the blocks and the subsets of the rows ``part``, float64 ``[rows, b]`` and ``[rows, s]``."""
+        """Return the blocks and the subsets of the rows ``part``, of which there is at least one."""
+        touched = slice(bisect_right(self.edges, part.start) - 1, bisect_left(self.edges, part.stop))
         rows = np.arange(part.start, part.stop)[:, None]
-        blocks = [(rows >= start) & (rows < stop) for start, stop in pairwise(self.edges)]
-        return np.concatenate(blocks, axis=1, dtype=np.float64), self.subsets[part]
+        edges = self.edges[touched.start : touched.stop + 1]
+        blocks = [(rows >= start) & (rows < stop) for start, stop in pairwise(edges)]
+        return Indicators(touched, np.concatenate(blocks, axis=1, dtype=np.float64), self.subsets[part])
 
 
 @dataclass(slots=True, eq=False)
@@ -80,10 +95,13 @@ class Sums:
             twice: whether the tile stands for its mirror image as well.
         """
         # No product of numpy's own: its threads would wait for more, busily, while torch multiplies.
-        blocks = product(np.ascontiguousarray(rows[0].T), product(tile, columns[0]))
-        self.blocks += blocks + blocks.T if twice else blocks
+        blocks = product(np.ascontiguousarray(rows.blocks.T), product(tile, columns.blocks))
+        self.blocks[rows.touched, columns.touched] += blocks
+        if twice:
+            self.blocks[columns.touched, rows.touched] += blocks.T
         # Apart from the blocks, so that their number cannot change a digit.
-        self.subsets += (2 if twice else 1) * np.einsum("is,is->s", rows[1], product(tile, columns[1]))
+        chosen = np.einsum("is,is->s", rows.subsets, product(tile, columns.subsets))
+        self.subsets += (2 if twice else 1) * chosen
 
 
 def sums_within(

@@ -106,10 +106,9 @@ def cube(values: FloatArray, *, scale: float, out: Float64Array, room: Float64Ar
         return
     import torch  # noqa: PLC0415 - only where the context asks for it
 
-    cubes, squares = torch.from_numpy(out), torch.from_numpy(room)
-    cubes.copy_(torch.from_numpy(values)).mul_(scale).add_(1.0)
-    torch.mul(cubes, cubes, out=squares)
-    cubes.mul_(squares)
+    cubes = torch.from_numpy(out).copy_(torch.from_numpy(values))
+    one = torch.ones((), dtype=torch.float64)
+    torch.add(one, cubes, alpha=scale, out=cubes).pow_(3)
 
 
 def _torch_keeps_float32() -> bool:

@@ -18,13 +18,13 @@ gain nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray
+from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
 from evalkit.numerics.gram import Members, Sums
 from evalkit.numerics.products import cube, multiplier, product, products_of
 from evalkit.numerics.tiles import column_panels, panels, row_panels
@@ -36,6 +36,7 @@ FEWEST_DIMENSIONS = 256
 SAMPLED = 32
 # Products beyond this would leave float32's range.
 LARGEST_PRODUCT = 1e36
+TOGETHER = 16  # tiles whose samples are multiplied at once
 PIECE = 256  # rows of a tile that stay in the cores' caches, in float32 and float64
 
 
@@ -116,14 +117,15 @@ def single_sums_within(x: Float32Array, members: Members) -> tuple[Sums, Roundin
     kernel = _Kernel(x.shape[1])
     for columns in column_panels(len(x)):
         other, theirs = x[columns], members.indicators(columns)
-        exact = other.astype(np.float64)
+        above = list(row_panels(columns.start))
+        samples = errors.samples(x, [columns, *above], other, kernel)
         tile = kernel.of(products.tile(columns, other))
-        errors.measure(tile, other, exact, kernel, distinct=False)
+        errors.measure(tile, next(samples), distinct=False)
         np.fill_diagonal(tile, 0.0)
         sums.add(tile, theirs, theirs, twice=False)
-        for rows in row_panels(columns.start):
+        for rows, sample in zip(above, samples, strict=True):
             tile = kernel.of(products.tile(rows, other))
-            errors.measure(tile, x[rows], exact, kernel)
+            errors.measure(tile, sample)
             sums.add(tile, members.indicators(rows), theirs, twice=True)
     return sums, errors.rounding()
 
@@ -140,13 +142,12 @@ def single_sums_across(
         others: of those of ``y``.
     """
     sums, products, errors = Sums.empty(members, others), products_of(x), _Errors(len(x) * len(y))
-    kernel = _Kernel(x.shape[1])
+    kernel, down = _Kernel(x.shape[1]), list(row_panels(len(x)))
     for columns in column_panels(len(y)):
         other, theirs = y[columns], others.indicators(columns)
-        exact = other.astype(np.float64)
-        for rows in row_panels(len(x)):
+        for rows, sample in zip(down, errors.samples(x, down, other, kernel), strict=True):
             tile = kernel.of(products.tile(rows, other))
-            errors.measure(tile, x[rows], exact, kernel)
+            errors.measure(tile, sample)
             sums.add(tile, members.indicators(rows), theirs, twice=False)
     return sums, errors.rounding()
 
@@ -173,6 +174,13 @@ class _Kernel:
         cube(products, scale=self._scale, out=out, room=self._room[: out.size].reshape(out.shape))
 
 
+class _Sample(NamedTuple):
+    """Rows within a tile ``[s]``, and their exact kernel values, float64 ``[s, m]``."""
+
+    rows: IndexArray
+    values: Float64Array
+
+
 class _Errors:
     """Collects the errors of sampled rows of tiles."""
 
@@ -180,13 +188,26 @@ class _Errors:
         self._pairs, self._rng = pairs, np.random.default_rng(0)
         self._count, self._total, self._squares, self._rows, self._columns = 0, 0.0, 0.0, 0.0, 0.0
 
-    def measure(
-        self, tile: Float64Array, x: Float32Array, y: Float64Array, kernel: _Kernel, *, distinct: bool = True
-    ) -> None:
-        """Compare some rows of ``tile``, kernel values of ``x`` and ``y``: one set if not ``distinct``."""
-        rows = self._rng.choice(len(x), math.ceil(len(x) / SAMPLED), replace=False)
-        exact = product(x[rows].astype(np.float64), y.T)
-        kernel.fill(exact, exact)
+    def samples(
+        self, x: Float32Array, cuts: Sequence[slice], y: Float32Array, kernel: _Kernel
+    ) -> Iterator[_Sample]:
+        """Yield exact kernel values of some rows of each of ``cuts`` of ``x`` with all of ``y``.
+
+        One product for many cuts: of the few rows of one it would be half as fast.
+        """
+        exact_y = y.astype(np.float64).T
+        for several in panels(len(cuts), TOGETHER):
+            counts = [cut.stop - cut.start for cut in cuts[several]]
+            chosen = [self._rng.choice(count, math.ceil(count / SAMPLED), replace=False) for count in counts]
+            rows = [cut.start + part for cut, part in zip(cuts[several], chosen, strict=True)]
+            exact = product(x[np.concatenate(rows)].astype(np.float64), exact_y)
+            kernel.fill(exact, exact)
+            edges = np.cumsum([len(part) for part in chosen])[:-1]
+            yield from map(_Sample, chosen, np.split(exact, edges))
+
+    def measure(self, tile: Float64Array, sample: _Sample, *, distinct: bool = True) -> None:
+        """Compare a tile of kernel values with its sample; of one set with itself if not ``distinct``."""
+        rows, exact = sample
         errors = tile[rows] - exact
         if not distinct:
             errors[np.arange(len(rows)), rows] = 0.0

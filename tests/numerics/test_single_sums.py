@@ -73,8 +73,10 @@ def test_sums_are_those_of_the_definition_to_float32(seed, n, m, d, kind):
     for found, exact, ours, theirs in [(across, k, members, others), (within, own, members, members)]:
         left, right = ours.indicators(slice(0, n)), theirs.indicators(slice(0, exact.shape[1]))
         largest = np.abs(exact).max() * exact.size + 1e-30
-        np.testing.assert_allclose(found.blocks, left[0].T @ exact @ right[0], rtol=0, atol=1e-5 * largest)
-        chosen = np.einsum("is,ij,js->s", left[1], exact, right[1])
+        np.testing.assert_allclose(
+            found.blocks, left.blocks.T @ exact @ right.blocks, rtol=0, atol=1e-5 * largest
+        )
+        chosen = np.einsum("is,ij,js->s", left.subsets, exact, right.subsets)
         np.testing.assert_allclose(found.subsets, chosen, rtol=0, atol=1e-5 * largest)
 
 
