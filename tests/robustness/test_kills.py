@@ -110,18 +110,18 @@ def kill_somewhere(scoring: Scoring, rng: random.Random, *, longest: float) -> b
 def kill_often(folder: Path, *, kills: int, count: int, seed: int) -> tuple[int, int]:
     """Kill one run of ``count`` images ``kills`` times, let it end and check it.
 
-    Returns how many runs had ended before their kill, and the most records left as started in between.
+    Returns how many runs had their whole record before their kill, and the most that were left as started in
+    between.
     """
     alone, killed = Scoring(folder, "alone", count=count), Scoring(folder, "killed", count=count)
     seconds = alone.to_the_end()
     (expected,) = alone.records()
-    rng, done, ended, left = random.Random(seed), 0, 0, 0
+    rng, done, left = random.Random(seed), 0, 0
     while done < kills:
-        if kill_somewhere(killed, rng, longest=seconds):
-            done += 1
-        else:
-            ended += 1
+        done += kill_somewhere(killed, rng, longest=seconds)
         left = max(left, sum(record.status == "started" for record in killed.records()))
+    # Also those that the kill hit on their way out, after their record.
+    ended = sum(record.status == "complete" for record in killed.records())
     killed.to_the_end()
     records = killed.records()
     assert {record.status for record in records} == {"complete"}
