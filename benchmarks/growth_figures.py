@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, NullLocator
 
 # Okabe & Ito 2008: eight colours that colour-blind readers tell apart; ours is the first.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")
@@ -34,6 +35,10 @@ def panel(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlabel(str(rows["variable"].iloc[0]), fontsize=8)
     axes.set_ylabel("seconds", fontsize=8)
     axes.tick_params(labelsize=7)
+    sizes = sorted(rows["at"].unique())
+    axes.set_xticks(sizes, [f"{size:,}".replace(",", " ") for size in sizes], rotation=40, minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", linewidth=0.3)
     axes.legend(fontsize=7, frameon=False)
 
