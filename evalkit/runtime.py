@@ -11,18 +11,14 @@ threads that need different settings at the same time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from evalkit.errors import UsageError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _DEVICE_TYPES: Final = ("cpu", "cuda", "mps")
 
@@ -134,33 +130,3 @@ def bitwise_numerics() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run the block's kernels on the calling thread alone.
-
-    For small work around :func:`in_threads`: the other threads of a kernel go on waiting busily for some 5 ms
-    after it, and take the cores from whoever works next.
-    """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one.
-
-    A single item runs on one thread too: kernels cut among threads round otherwise. So does what the caller
-    does with one result before it asks for the next, see :func:`one_thread`.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield from map(run, items)
-        return
-    # Workers set it for themselves, but torch also hands the last value to threads born later.
-    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(run, items)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evalkit.errors import UsageError
-from evalkit.runtime import in_threads, one_thread, resolve_device, strict_numerics
+from evalkit.runtime import resolve_device, strict_numerics
 
 
 @pytest.fixture(autouse=True)
@@ -111,23 +111,3 @@ def test_blocks_nest() -> None:
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.is_inference_mode_enabled()
     assert _state() == before
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_done_between_items_stays_on_one_thread(workers: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(workers)
-    try:
-        seen = [(item, torch.get_num_threads()) for item in in_threads(lambda item: 2 * item, range(5))]
-        assert seen == [(0, 1), (2, 1), (4, 1), (6, 1), (8, 1)]
-        assert torch.get_num_threads() == workers
-
-        with pytest.raises(ZeroDivisionError):
-            list(in_threads(lambda item: 1 // item, [1, 0]))
-        assert torch.get_num_threads() == workers
-
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == workers
-    finally:
-        torch.set_num_threads(before)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
 from evalkit.extractors.facts import ExtractorFacts
-from evalkit.runtime import in_threads, strict_numerics
+from evalkit.runtime import strict_numerics
+from evalkit.threads import in_threads
 
 # Images (uint8, on the network's device) and the wanted heads -> float32 [n, d] for each.
 ChunkForward = Callable[[Tensor, frozenset[str]], Mapping[str, Tensor]]

@@ -19,8 +19,8 @@ from evalkit.generators.checkpoint import Checkpoint
 from evalkit.generators.facts import GENERATOR_FACTS, GeneratorFacts, SamplerFacts
 from evalkit.generators.frozen import freeze
 from evalkit.registry import did_you_mean
-from evalkit.runtime import in_threads
 from evalkit.spec import Spec
+from evalkit.threads import in_threads
 
 _Part = tuple[IndexArray, IndexArray | None]
 

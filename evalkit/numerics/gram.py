@@ -40,6 +40,10 @@ class Indicators(NamedTuple):
     blocks: Float64Array
     subsets: Float64Array
 
+    def part(self, rows: slice) -> Indicators:
+        """Of some of the rows."""
+        return Indicators(self.touched, self.blocks[rows], self.subsets[rows])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Members:
@@ -102,6 +106,11 @@ class Sums:
         # Apart from the blocks, so that their number cannot change a digit.
         chosen = np.einsum("is,is->s", rows.subsets, product(tile, columns.subsets))
         self.subsets += (2 if twice else 1) * chosen
+
+    def include(self, other: Sums) -> None:
+        """Add what was summed elsewhere."""
+        self.blocks += other.blocks
+        self.subsets += other.subsets
 
 
 def sums_within(

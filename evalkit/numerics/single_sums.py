@@ -2,9 +2,9 @@
 
 Products of float32 features are rounded as float32; kernel values and sums are float64. The rounding errors
 of entries are unbiased and nearly independent, so that of a mean over N pairs falls like ``1 / sqrt(N)``.
-That is not taken on trust: of every tile one row in 32 is multiplied again in float64, and
-:class:`Rounding` keeps the errors found: their mean, their spread, and how far those of one row or column go
-together.
+That is not taken on trust: of every tile one row in 32, the longest among them, is multiplied again in
+float64, and :class:`Rounding` keeps the errors found: their mean, their spread, and how far those of one row
+or column go together.
 
 Measured on 2 x 2000 rows (KID about 4e-4, mean kernel value 1.6): with features of 64, 320 and 2048
 dimensions as a pooling makes them, errors have a spread of 3 to 6e-8 of the kernel, a mean of less than
@@ -26,7 +26,7 @@ import numpy as np
 
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
 from evalkit.numerics.gram import Members, Sums
-from evalkit.numerics.products import cube, multiplier, product, products_of
+from evalkit.numerics.products import Products, cube, multiplier, product, products_of, side_by_side
 from evalkit.numerics.tiles import column_panels, panels, row_panels
 
 # Of fewer pairs the bound would rarely be small enough; in fewer dimensions products are not what takes time.
@@ -36,8 +36,8 @@ FEWEST_DIMENSIONS = 256
 SAMPLED = 32
 # Products beyond this would leave float32's range.
 LARGEST_PRODUCT = 1e36
-TOGETHER = 16  # tiles whose samples are multiplied at once
-PIECE = 256  # rows of a tile that stay in the cores' caches, in float32 and float64
+TOGETHER = 4  # tiles of one part of the work, whose samples are multiplied at once
+PIECE = 256  # rows of a tile that stay in a core's cache, in float32 and float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,14 @@ def is_single(x: FloatArray) -> TypeGuard[Float32Array]:
     """Whether products of the rows of ``x`` can be computed in float32, by this machine's processor."""
     if x.dtype != np.float32 or multiplier() is None:
         return False
+    return float(_squared_norms(x).max()) < LARGEST_PRODUCT
+
+
+def _squared_norms(x: FloatArray) -> Float64Array:
+    """Of each row, float64 ``[n]``."""
     # By pieces, because einsum converts what it is given.
-    parts = (np.einsum("ij,ij->i", x[rows], x[rows], dtype=np.float64) for rows in row_panels(len(x)))
-    largest: float = max(float(part.max()) for part in parts)
-    return largest < LARGEST_PRODUCT
+    parts = [np.einsum("ij,ij->i", x[rows], x[rows], dtype=np.float64) for rows in row_panels(len(x))]
+    return np.concatenate(parts)
 
 
 def single_sums_within(x: Float32Array, members: Members) -> tuple[Sums, Rounding]:
@@ -112,22 +116,14 @@ def single_sums_within(x: Float32Array, members: Members) -> tuple[Sums, Roundin
         x: ``[n, d]``.
         members: blocks and subsets of the rows.
     """
-    sums, products = Sums.empty(members, members), products_of(x)
-    errors = _Errors(len(x) * (len(x) - 1) // 2)
-    kernel = _Kernel(x.shape[1])
-    for columns in column_panels(len(x)):
-        other, theirs = x[columns], members.indicators(columns)
-        above = list(row_panels(columns.start))
-        samples = errors.samples(x, [columns, *above], other, kernel)
-        tile = kernel.of(products.tile(columns, other))
-        errors.measure(tile, next(samples), distinct=False)
-        np.fill_diagonal(tile, 0.0)
-        sums.add(tile, theirs, theirs, twice=False)
-        for rows, sample in zip(above, samples, strict=True):
-            tile = kernel.of(products.tile(rows, other))
-            errors.measure(tile, sample)
-            sums.add(tile, members.indicators(rows), theirs, twice=True)
-    return sums, errors.rounding()
+    # The longest columns first: no core is left alone with them at the end.
+    parts = [
+        _Part(columns, above)
+        for columns in reversed(list(column_panels(len(x))))
+        for above in _together([columns, *row_panels(columns.start)])
+    ]
+    work = _Pass(x, x, members, members, products_of(x), _squared_norms(x), within=True)
+    return work.run(parts, pairs=len(x) * (len(x) - 1) // 2)
 
 
 def single_sums_across(
@@ -141,15 +137,93 @@ def single_sums_across(
         members: blocks and subsets of the rows of ``x``.
         others: of those of ``y``.
     """
-    sums, products, errors = Sums.empty(members, others), products_of(x), _Errors(len(x) * len(y))
-    kernel, down = _Kernel(x.shape[1]), list(row_panels(len(x)))
-    for columns in column_panels(len(y)):
-        other, theirs = y[columns], others.indicators(columns)
-        for rows, sample in zip(down, errors.samples(x, down, other, kernel), strict=True):
-            tile = kernel.of(products.tile(rows, other))
-            errors.measure(tile, sample)
-            sums.add(tile, members.indicators(rows), theirs, twice=False)
-    return sums, errors.rounding()
+    down = list(_together(list(row_panels(len(x)))))
+    parts = [_Part(columns, rows) for columns in column_panels(len(y)) for rows in down]
+    work = _Pass(x, y, members, others, products_of(x), _squared_norms(x), within=False)
+    return work.run(parts, pairs=len(x) * len(y))
+
+
+def _together(rows: list[slice]) -> Iterator[list[slice]]:
+    for several in panels(len(rows), TOGETHER):
+        yield rows[several]
+
+
+class _Part(NamedTuple):
+    """Tiles that one core works on: some columns with some panels of rows."""
+
+    columns: slice
+    rows: Sequence[slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """Sums over pairs of a row of ``x`` and one of ``y``.
+
+    Attributes:
+        x: ``[n, d]``.
+        y: ``[m, d]``.
+        members: blocks and subsets of the rows of ``x``.
+        others: of those of ``y``.
+        products: of ``x``.
+        norms: of the rows of ``x``, float64 ``[n]``.
+        within: whether the sides are the same set, and a row's pair with itself counts for nothing.
+    """
+
+    x: Float32Array
+    y: Float32Array
+    members: Members
+    others: Members
+    products: Products[np.float32]
+    norms: Float64Array
+    within: bool
+
+    def run(self, parts: Sequence[_Part], *, pairs: int) -> tuple[Sums, Rounding]:
+        """Sum over ``parts``, which hold so many distinct ``pairs``."""
+        sums, errors = Sums.empty(self.members, self.others), _Errors()
+        for some, found in side_by_side(self._sum, parts):
+            sums.include(some)
+            errors.include(found)
+        return sums, errors.rounding(pairs)
+
+    def _sum(self, part: _Part) -> tuple[Sums, _Errors]:
+        sums, errors = Sums.empty(self.members, self.others), _Errors()
+        kernel, theirs = _Kernel(self.x.shape[1]), self.others.indicators(part.columns)
+        other = self.y[part.columns]
+        for rows, sample in zip(part.rows, self._samples(part, kernel), strict=True):
+            tile, ours = self.products.tile(rows, other), self.members.indicators(rows)
+            square = self.within and rows == part.columns
+            for piece in panels(len(tile), PIECE):
+                values = kernel.of(tile[piece])
+                if square:
+                    np.fill_diagonal(values[:, piece.start :], 0.0)
+                # What lies above the diagonal stands for its mirror image as well.
+                sums.add(values, ours.part(piece), theirs, twice=self.within and not square)
+                sample.look(values, piece)
+            errors.add(sample, distinct=not square)
+        return sums, errors
+
+    def _samples(self, part: _Part, kernel: _Kernel) -> list[_Sample]:
+        """Exact kernel values of some rows of every tile of a part.
+
+        One product for them all: of the few rows of one tile it would be half as fast.
+        """
+        rng = np.random.default_rng([part.columns.start, part.rows[0].start])
+        chosen = [_chosen(rng, self.norms[rows]) for rows in part.rows]
+        rows = np.concatenate([each + all_.start for each, all_ in zip(chosen, part.rows, strict=True)])
+        exact = product(self.x[rows].astype(np.float64), self.y[part.columns].astype(np.float64).T)
+        kernel.fill(exact, exact)
+        edges = np.cumsum([len(each) for each in chosen])[:-1]
+        return [_Sample(*each) for each in zip(chosen, np.split(exact, edges), strict=True)]
+
+
+def _chosen(rng: np.random.Generator, norms: Float64Array) -> IndexArray:
+    """Rows to look at, ascending, of those with these norms."""
+    rows = rng.choice(len(norms), math.ceil(len(norms) / SAMPLED), replace=False)
+    # One long row can make most of the error, and chance would rarely find it.
+    longest = int(norms.argmax())
+    if longest not in rows:
+        rows[0] = longest
+    return np.asarray(np.sort(rows), dtype=np.int64)
 
 
 class _Kernel:
@@ -159,12 +233,12 @@ class _Kernel:
         self._scale = 1 / width
         self._buffer, self._room = np.empty(0), np.empty(0)
 
-    def of(self, tile: Float32Array) -> Float64Array:
-        if self._buffer.size < tile.size:
-            self._buffer = np.empty(tile.size)
-        out = self._buffer[: tile.size].reshape(tile.shape)
-        for piece in panels(len(tile), PIECE):
-            self.fill(tile[piece], out[piece])
+    def of(self, products: Float32Array) -> Float64Array:
+        """Return the kernel values of ``products``, valid until the next call."""
+        if self._buffer.size < products.size:
+            self._buffer = np.empty(products.size)
+        out = self._buffer[: products.size].reshape(products.shape)
+        self.fill(products, out)
         return out
 
     def fill(self, products: FloatArray, out: Float64Array) -> None:
@@ -174,52 +248,51 @@ class _Kernel:
         cube(products, scale=self._scale, out=out, room=self._room[: out.size].reshape(out.shape))
 
 
-class _Sample(NamedTuple):
-    """Rows within a tile ``[s]``, and their exact kernel values, float64 ``[s, m]``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """Some rows of a tile.
+
+    Attributes:
+        rows: ``[s]`` within the tile, ascending.
+        errors: float64 ``[s, m]``; before :meth:`look` saw a row, less its exact kernel values.
+    """
 
     rows: IndexArray
-    values: Float64Array
+    errors: Float64Array
+
+    def look(self, values: Float64Array, piece: slice) -> None:
+        """Take the errors of those rows that lie in a piece of the tile with these kernel values."""
+        here = slice(*np.searchsorted(self.rows, (piece.start, piece.stop)))
+        np.subtract(values[self.rows[here] - piece.start], self.errors[here], out=self.errors[here])
 
 
 class _Errors:
-    """Collects the errors of sampled rows of tiles."""
+    """Sums of the errors of sampled rows."""
 
-    def __init__(self, pairs: int) -> None:
-        self._pairs, self._rng = pairs, np.random.default_rng(0)
+    def __init__(self) -> None:
         self._count, self._total, self._squares, self._rows, self._columns = 0, 0.0, 0.0, 0.0, 0.0
 
-    def samples(
-        self, x: Float32Array, cuts: Sequence[slice], y: Float32Array, kernel: _Kernel
-    ) -> Iterator[_Sample]:
-        """Yield exact kernel values of some rows of each of ``cuts`` of ``x`` with all of ``y``.
-
-        One product for many cuts: of the few rows of one it would be half as fast.
-        """
-        exact_y = y.astype(np.float64).T
-        for several in panels(len(cuts), TOGETHER):
-            counts = [cut.stop - cut.start for cut in cuts[several]]
-            chosen = [self._rng.choice(count, math.ceil(count / SAMPLED), replace=False) for count in counts]
-            rows = [cut.start + part for cut, part in zip(cuts[several], chosen, strict=True)]
-            exact = product(x[np.concatenate(rows)].astype(np.float64), exact_y)
-            kernel.fill(exact, exact)
-            edges = np.cumsum([len(part) for part in chosen])[:-1]
-            yield from map(_Sample, chosen, np.split(exact, edges))
-
-    def measure(self, tile: Float64Array, sample: _Sample, *, distinct: bool = True) -> None:
-        """Compare a tile of kernel values with its sample; of one set with itself if not ``distinct``."""
-        rows, exact = sample
-        errors = tile[rows] - exact
+    def add(self, sample: _Sample, *, distinct: bool) -> None:
+        """Add the errors of a tile's sample; of one set with itself if not ``distinct``."""
+        errors = sample.errors
         if not distinct:
-            errors[np.arange(len(rows)), rows] = 0.0
-        self._count += errors.size - (0 if distinct else len(rows))
+            errors[np.arange(len(errors)), sample.rows] = 0.0
+        self._count += errors.size - (0 if distinct else len(errors))
         self._total += float(errors.sum())
-        # No BLAS: numpy's threads would wait for more of it, busily, while torch multiplies.
         self._squares += float(np.einsum("ij,ij->", errors, errors))
         self._rows += float(np.square(errors.sum(axis=1)).sum())
         self._columns += float(np.square(errors.sum(axis=0)).sum())
 
-    def rounding(self) -> Rounding:
-        """What was found."""
+    def include(self, other: _Errors) -> None:
+        """Add errors found elsewhere."""
+        self._count += other._count
+        self._total += other._total
+        self._squares += other._squares
+        self._rows += other._rows
+        self._columns += other._columns
+
+    def rounding(self, pairs: int) -> Rounding:
+        """What was found, of which so many distinct ``pairs`` are wanted."""
         count = max(self._count, 1)
         together = max(1.0, max(self._rows, self._columns) / self._squares) if self._squares else 1.0
-        return Rounding(self._pairs, count, self._total, self._squares, together)
+        return Rounding(pairs, count, self._total, self._squares, together)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from evalkit.errors import InvalidInputError, UsageError
-from evalkit.runtime import in_threads, strict_numerics
+from evalkit.runtime import strict_numerics
+from evalkit.threads import in_threads
 
 Masks = Mapping[str, Tensor]
 # One chunk of generated and reference images and masks, on the device -> float64 [n] values by name.

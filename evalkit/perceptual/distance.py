@@ -35,8 +35,9 @@ from evalkit.perceptual.facts import PairMeasureFacts
 from evalkit.perceptual.heads import HEADS_SHA256, published_heads
 from evalkit.perceptual.networks import StageNetwork, build_stage_network, check_images, in_unit_range
 from evalkit.perceptual.passes import measure_stages
-from evalkit.runtime import in_threads, one_thread, strict_numerics
+from evalkit.runtime import strict_numerics
 from evalkit.spec import Scalar, Spec
+from evalkit.threads import in_threads, one_thread
 
 Result = TypeVar("Result")
 _EPSILON: Final = 1e-10  # added to the norm by the release of LPIPS

@@ -166,7 +166,8 @@ def test_coarse_products_are_not_believed(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["old", "new"])
-def test_torch_told_to_be_coarse_is_not_asked(how):
+def test_torch_told_to_be_coarse_is_not_asked(how, monkeypatch):
+    monkeypatch.setattr(products, "_numpy_is_faster", lambda: False)
     left = np.ones((3, 2), dtype=np.float32)
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
@@ -188,6 +189,16 @@ def test_torch_told_to_be_coarse_is_not_asked(how):
     assert products.multiplier() == "numpy"
     with products_on("cpu", bitwise=True):
         assert products.multiplier() is None
+
+
+def test_numpy_multiplies_where_it_is_faster(monkeypatch):
+    monkeypatch.setattr(products, "_numpy_is_faster", lambda: True)
+    for dtype in (np.float32, np.float64):
+        with products_on("cpu"):
+            assert isinstance(products_of(np.ones((3, 2), dtype=dtype)), products._NumpyProducts)
+            assert products.multiplier() == "numpy"
+        with products_on("meta"):
+            assert isinstance(products_of(np.ones((3, 2), dtype=dtype)), products._TorchProducts)
 
 
 def test_torch_takes_rows_that_run_backwards_or_are_read_only():

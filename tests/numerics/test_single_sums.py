@@ -4,10 +4,11 @@ import contextlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.numerics import kernel_distance, kernel_sums, mmd, single_sums, tiles
+from evalkit.numerics import kernel_distance, kernel_sums, mmd, products, single_sums, tiles
 from evalkit.numerics.gram import Members
 from evalkit.numerics.mmd import kernel_sums_and_subsets
 from evalkit.numerics.products import cube, products_on
@@ -136,6 +137,38 @@ def test_small_bounds_are_accepted_and_blocks_and_subsets_come_with_them(monkeyp
         np.testing.assert_allclose(found.without_pairs(), exact.without_pairs(), rtol=1e-6)
     assert subsets.mean == pytest.approx(of_subsets.mean, rel=1e-6)
     assert subsets.std == pytest.approx(of_subsets.std, rel=1e-5)
+
+
+@pytest.mark.usefixtures("any_size")
+def test_one_long_row_is_never_overlooked():
+    x, y = pooled(150, 260, 0), pooled(140, 260, 1)
+    usual = single_sums_across(x, y, Members.of([150]), Members.of([140]))[1]
+    for long in range(0, 150, 10):
+        changed = x.copy()
+        changed[long] *= np.float32(30)
+        found = single_sums_across(changed, y, Members.of([150]), Members.of([140]))[1]
+        assert found.sampled == usual.sampled
+        assert found.squares > 1e4 * usual.squares
+
+
+@pytest.mark.usefixtures("any_size")
+@pytest.mark.parametrize("numpy_is_faster", [False, True])
+def test_the_number_of_threads_changes_no_digit(numpy_is_faster, monkeypatch):
+    monkeypatch.setattr(products, "_numpy_is_faster", lambda: numpy_is_faster)
+    x, y = pooled(400, 300, 0), pooled(350, 300, 1)
+    members, others = Members.of([100, 300], [np.arange(50)]), Members.of([350], [np.arange(60)])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with products_on("cpu"):
+                found.append((single_sums_across(x, y, members, others), single_sums_within(x, members)))
+    finally:
+        torch.set_num_threads(before)
+    for (one, error), (three, again) in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.blocks, three.blocks)
+        np.testing.assert_array_equal(one.subsets, three.subsets)
+        assert error == again
 
 
 @pytest.mark.usefixtures("any_size")
