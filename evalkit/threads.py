@@ -6,8 +6,9 @@ all but one core idle. So whole items go side by side, every kernel of one on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TypeVar
@@ -16,6 +17,8 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_AHEAD = 2  # items a thread, begun or done, that the caller has not taken
 
 
 @contextmanager
@@ -33,19 +36,29 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def in_threads(run: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
     """Yield ``run(item)`` in order, the items side by side on as many threads as torch would use in one.
 
     A single item runs on one thread too: kernels cut among threads round otherwise. So does what the caller
-    does with one result before it asks for the next, see :func:`one_thread`. Context variables are those of
-    the caller.
+    does with one result before it asks for the next, see :func:`one_thread`. Results wait for the caller, but
+    no more of them than twice the threads: then no further item is begun. Context variables are those of the
+    caller.
     """
     threads = torch.get_num_threads()
     if threads == 1:
         yield from map(run, items)
         return
+    waiting: deque[Future[Result]] = deque()
     # Workers set it for themselves, but torch also hands the last value to threads born later.
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        # A copy for each item: no context can be entered by two threads at once.
-        contexts = [copy_context() for _ in items]
-        yield from pool.map(lambda context, item: context.run(run, item), contexts, items)
+        try:
+            for item in items:
+                if len(waiting) == _AHEAD * threads:
+                    yield waiting.popleft().result()
+                # A copy of the context for each item: none can be entered by two threads at once.
+                waiting.append(pool.submit(copy_context().run, run, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,5 +1,6 @@
 """Items side by side: order, threads, errors, context variables."""
 
+import time
 from contextvars import ContextVar
 
 import pytest
@@ -38,3 +39,19 @@ def test_items_see_the_context_variables_of_the_caller(workers: int) -> None:
     finally:
         torch.set_num_threads(before)
         variable.reset(token)
+
+
+def test_results_that_nobody_takes_do_not_pile_up() -> None:
+    before = torch.get_num_threads()
+    begun: list[int] = []
+    torch.set_num_threads(2)
+    try:
+        results = in_threads(begun.append, range(50))
+        next(results)
+        time.sleep(0.1)
+        assert len(begun) <= 5
+        results.close()
+        assert len(begun) <= 5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from evalkit.console import Console
 from evalkit.core import Metric
 from evalkit.costing.laws import LAWS, Size
 from evalkit.costing.numerics_probe import GroupCost, group_costs
 from evalkit.costing.pass_probe import PassCost, probe_pass
 from evalkit.costing.reference_probe import ReferenceCost, reference_costs
-from evalkit.numerics.products import products_on
+from evalkit.numerics.products import apart, products_on
 from evalkit.opening import Opened, first_sample, open_run, pass_jobs
 from evalkit.plan import Network, Plan
 from evalkit.request import ScoreRequest
@@ -136,10 +138,15 @@ def _pass_lines(cost: PassCost, *, drawn: bool) -> Iterator[Line]:
 def _numerics(opened: Opened, references: dict[Network, ReferenceCost]) -> Iterator[GroupCost]:
     count = len(opened.subject.source)
     blocks = len(ShardLayout(count).blocks())
+    cores = torch.get_num_threads() if apart() else 1
     for (network, head), metrics in _by_head(opened.plan).items():
         found = references.get(network)
         size = Size(
-            n=count, m=found.bank if found else 0, d=opened.extractors[network].heads[head], blocks=blocks
+            n=count,
+            m=found.bank if found else 0,
+            d=opened.extractors[network].heads[head],
+            blocks=blocks,
+            cores=cores,
         )
         yield from group_costs(metrics, size)
 

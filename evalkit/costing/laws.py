@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-ROWS: Final = 1024
-"""Rows of each side of a measured problem of pairs; about so many fill the tiles."""
+ROWS: Final = 2048
+"""Rows of each side of a measured problem of pairs; so many keep a few cores in work."""
 WIDTH: Final = 384
 """Dimensions of a measured problem whose rows and dimensions shrink together."""
 _MOST_A_DIMENSION = 6
-_FLOAT64, _FLOAT32, _TILES, _SMALL, _CHUNK = 8, 4, 128 << 20, 1 << 20, 1024
+_FLOAT64, _FLOAT32, _SMALL, _CHUNK = 8, 4, 1 << 20, 1024
+# What each core holds of the tiles that it works on: so many rows, and the tiles. Then what is held but once.
+_ROWS_HELD, _TILES_HELD, _TILES = 4096, 16 << 20, 96 << 20
 _PLACE = 32  # bytes an image of its place, its label and its digest
 _LOGITS, _SPLITS = 4096, 10
 _MIXTURE_STEPS, _MOST_MIXED = 50, 16e6
@@ -30,12 +32,16 @@ _MIXTURE_STEPS, _MOST_MIXED = 50, 16e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """A problem: ``n`` generated and ``m`` reference features of ``d`` dimensions, cut into ``blocks``."""
+    """A problem: ``n`` generated and ``m`` reference features of ``d`` dimensions, cut into ``blocks``.
+
+    ``cores`` are at work on tiles of products at once.
+    """
 
     n: int
     m: int
     d: int
     blocks: int = 20
+    cores: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +116,12 @@ def _mixture(size: Size) -> float:
     return 2 * _MIXTURE_STEPS * once * (size.blocks + 1 if once <= _MOST_MIXED else 1) + 2 * once * size.d
 
 
+def _tiles(size: Size) -> float:
+    return _TILES + size.cores * (_FLOAT64 * _ROWS_HELD * size.d + _TILES_HELD)
+
+
 def _doubles(size: Size) -> float:
-    return _FLOAT64 * (size.n + size.m) * size.d + _TILES
+    return _FLOAT64 * (size.n + size.m) * size.d + _tiles(size)
 
 
 def _matrices(size: Size) -> float:
@@ -144,7 +154,7 @@ def _with_texts(size: Size) -> float:
 
 
 def _unit_vectors(size: Size) -> float:
-    return _FLOAT64 * (3 * size.n + size.m) * size.d + _TILES
+    return _FLOAT64 * (3 * size.n + size.m) * size.d + _tiles(size)
 
 
 def _similar(size: Size) -> float:

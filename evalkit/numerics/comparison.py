@@ -13,8 +13,9 @@ all distances are read, for realism and authenticity, they are float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +32,20 @@ from evalkit.numerics.arrays import (
 from evalkit.numerics.blocks import joined
 from evalkit.numerics.manifolds import Balls, ResampledScores, Tally
 from evalkit.numerics.neighbourhoods import Rows, neighbourhoods
-from evalkit.numerics.products import product
+from evalkit.numerics.products import Products, product, side_by_side
 from evalkit.numerics.remembered import remembered
 from evalkit.numerics.screened_pass import ScreenedPass
 from evalkit.numerics.tiles import (
     PIECE_ENTRIES,
     Candidates,
+    Part,
     bound_of_at_most,
     bound_of_cancelled,
     candidates,
-    column_panels,
     left_form,
     panels,
+    parts_across,
     right_form,
-    row_panels,
 )
 
 NEIGHBOURS = 5  # found at least, so that metrics with fewer share what is remembered
@@ -131,13 +132,15 @@ class _Nearest:
     def of(cls, n: int) -> _Nearest:
         return cls(np.zeros(n, dtype=np.int64), np.full(n, np.inf, dtype=np.float32))
 
-    def add(self, rows: IndexArray, start: int, distances: Float32Array) -> None:
+    def look(self, rows: IndexArray, start: int, distances: Float32Array) -> Callable[[], None]:
         best = distances.argmin(axis=1)
-        distance = distances[np.arange(len(rows)), best]
+        return partial(self._add, rows, best + start, distances[np.arange(len(rows)), best])
+
+    def _add(self, rows: IndexArray, index: IndexArray, distance: Float32Array) -> None:
         # Columns come in their order: on a tie the earlier one, which is already there, stays.
         nearer = distance < self.distance[rows]
         self.distance[rows[nearer]] = distance[nearer]
-        self.index[rows[nearer]] = best[nearer] + start
+        self.index[rows[nearer]] = index[nearer]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,12 +156,15 @@ class _Deepest:
         kept = np.where(radii <= np.median(radii), radii, -1).astype(np.float64)
         return cls(kept, bool((radii == 0).any()), np.full(n, -np.inf))
 
-    def add(self, rows: IndexArray, start: int, distances: Float32Array) -> None:
+    def look(self, rows: IndexArray, start: int, distances: Float32Array) -> Callable[[], None]:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.radii[start : start + distances.shape[1]] / distances
         if self.pointlike:
             ratio[np.isnan(ratio)] = 1.0
-        self.score[rows] = np.maximum(self.score[rows], ratio.max(axis=1))
+        return partial(self._add, rows, ratio.max(axis=1))
+
+    def _add(self, rows: IndexArray, score: Float64Array) -> None:
+        self.score[rows] = np.maximum(self.score[rows], score)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,19 +180,29 @@ class _Pass:
         if not self.dense and (screened := self.rows.screened):
             ScreenedPass(self.rows, self.reference, screened, self.tallies, self._tile).run()
             return
-        number = self.rows.number
-        reach = self._reach(self.rows.double[:, -2], slice(None))
-        for columns in column_panels(len(self.reference)):
-            theirs = left_form(self.reference[columns], self.rows.centre)
-            right = right_form(theirs)
-            around = self._around(theirs[:, -2], columns)
-            for part in row_panels(len(number)):
-                tile = self.rows.products.tile(part, right)
-                found = candidates(tile, self.rows.double[part], theirs, rows=reach[part], columns=around)
+        number, parts = self.rows.number, parts_across(len(self.rows.number), len(self.reference))
+        look = partial(self._found, self.rows.products, self._reach(self.rows.double[:, -2], slice(None)))
+        for part, (tiles, merges) in zip(parts, side_by_side(look, parts), strict=True):
+            for rows, found in zip(part.rows, tiles, strict=True):
                 for tally in self.tallies:
-                    tally.add(number[part][found.rows], found.columns + columns.start, found.distances)
-                if self.dense:
-                    self._read(tile, number[part], columns.start)
+                    tally.add(number[rows][found.rows], found.columns + part.columns.start, found.distances)
+            for merge in merges:
+                merge()
+
+    def _found(
+        self, products: Products[np.float64], reach: Float64Array, part: Part
+    ) -> tuple[list[Candidates], list[Callable[[], None]]]:
+        """Candidates in each tile of a part, and what merges what all of its pairs tell."""
+        columns = part.columns
+        theirs = left_form(self.reference[columns], self.rows.centre)
+        right, around = right_form(theirs), self._around(theirs[:, -2], columns)
+        tiles: list[Candidates] = []
+        merges: list[Callable[[], None]] = []
+        for rows in part.rows:
+            tile = products.tile(rows, right)
+            tiles.append(candidates(tile, self.rows.double[rows], theirs, rows=reach[rows], columns=around))
+            merges += self._read(tile, self.rows.number[rows], columns.start)
+        return tiles, merges
 
     def _tile(self, part: slice, columns: slice) -> Candidates:
         """Candidates of a single tile by float64 products."""
@@ -210,8 +226,10 @@ class _Pass:
         widest = np.maximum.reduce([tally.reference_radii[columns] for tally in self.tallies])
         return bound_of_at_most(widest, norms)
 
-    def _read(self, tile: Float64Array, rows: IndexArray, start: int) -> None:
+    def _read(self, tile: Float64Array, rows: IndexArray, start: int) -> Iterator[Callable[[], None]]:
+        if not self.dense:
+            return
         for piece in panels(len(tile), max(1, PIECE_ENTRIES // tile.shape[1])):
             distances = np.sqrt(tile[piece]).astype(np.float32)
             for reader in self.dense:
-                reader.add(rows[piece], start, distances)
+                yield reader.look(rows[piece], start, distances)

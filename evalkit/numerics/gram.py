@@ -4,7 +4,9 @@ A tile of kernel values is multiplied with a matrix of zeros and ones, one colum
 its columns, and the result summed over the blocks and subsets of its rows. However many sums are wanted,
 each product is computed once; that of a set with itself only on and above the diagonal.
 
-Nothing is ever subtracted, and what does not belong to a sum enters it as zero.
+Nothing is ever subtracted, and what does not belong to a sum enters it as zero. Sums of some tiles go side by
+side (:func:`evalkit.numerics.products.side_by_side`) and are added in one order: how many go at once changes
+no digit.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.numerics.arrays import Float64Array, IndexArray
-from evalkit.numerics.products import Products, product, products_of
-from evalkit.numerics.tiles import column_panels, panels, row_panels
+from evalkit.numerics.products import product, products_of, side_by_side
+from evalkit.numerics.tiles import Part, panels, parts_across, parts_within
 
 PIECE = 256  # rows of a tile that stay in a core's cache
 
@@ -56,6 +58,11 @@ class Members:
 
     edges: Sequence[int]
     subsets: Float64Array
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.edges[-1]
 
     @classmethod
     def of(cls, sizes: Sequence[int], chosen: Sequence[IndexArray] = ()) -> Members:
@@ -98,7 +105,6 @@ class Sums:
             columns: of its columns.
             twice: whether the tile stands for its mirror image as well.
         """
-        # No product of numpy's own: its threads would wait for more, busily, while torch multiplies.
         blocks = product(np.ascontiguousarray(rows.blocks.T), product(tile, columns.blocks))
         self.blocks[rows.touched, columns.touched] += blocks
         if twice:
@@ -124,17 +130,7 @@ def sums_within(
         kernel: of the product.
         members: blocks and subsets of the rows.
     """
-    sums, products = Sums.empty(members, members), products_of(left)
-    for columns in column_panels(len(left)):
-        other, theirs = right(left[columns]), members.indicators(columns)
-        # The diagonal is cleared, not subtracted: a single huge row would cancel everything else.
-        tile = products.tile(columns, other)
-        kernel(tile)
-        np.fill_diagonal(tile, 0.0)
-        sums.add(tile, theirs, theirs, twice=False)
-        for rows in row_panels(columns.start):
-            _add(sums, products, rows, other, kernel, members, theirs, twice=True)
-    return sums
+    return _sums(left, lambda part: right(left[part]), kernel, (members, members), within=True)
 
 
 def sums_across(
@@ -153,26 +149,37 @@ def sums_across(
         members: blocks and subsets of the rows of ``left``.
         others: blocks of the other rows, and as many subsets.
     """
-    sums, products = Sums.empty(members, others), products_of(left)
-    for columns in column_panels(others.edges[-1]):
-        other, theirs = right(columns), others.indicators(columns)
-        for rows in row_panels(len(left)):
-            _add(sums, products, rows, other, kernel, members, theirs, twice=False)
-    return sums
+    return _sums(left, right, kernel, (members, others), within=False)
 
 
-def _add(
-    sums: Sums,
-    products: Products[np.float64],
-    rows: slice,
-    other: Float64Array,
+def _sums(
+    left: Float64Array,
+    right: Callable[[slice], Float64Array],
     kernel: Kernel,
-    members: Members,
-    theirs: Indicators,
+    sides: tuple[Members, Members],
     *,
-    twice: bool,
-) -> None:
-    tile, ours = products.tile(rows, other), members.indicators(rows)
-    for piece in panels(len(tile), PIECE):
-        kernel(tile[piece])
-    sums.add(tile, ours, theirs, twice=twice)
+    within: bool,
+) -> Sums:
+    """Sum over pairs of the rows of ``sides``, which are the same where ``within``."""
+    members, others = sides
+    products, total = products_of(left), Sums.empty(members, others)
+
+    def summed(part: Part) -> Sums:
+        sums = Sums.empty(members, others)
+        other, theirs = right(part.columns), others.indicators(part.columns)
+        for rows in part.rows:
+            tile, ours = products.tile(rows, other), members.indicators(rows)
+            square = within and rows == part.columns
+            for piece in panels(len(tile), PIECE):
+                kernel(tile[piece])
+                if square:
+                    # Cleared, not subtracted: a single huge row would cancel everything else.
+                    np.fill_diagonal(tile[piece, piece.start :], 0.0)
+                # What lies above the diagonal stands for its mirror image as well.
+                sums.add(tile[piece], ours.part(piece), theirs, twice=within and not square)
+        return sums
+
+    count = len(left)
+    for sums in side_by_side(summed, parts_within(count) if within else parts_across(count, others.count)):
+        total.include(sums)
+    return total

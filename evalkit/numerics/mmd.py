@@ -29,7 +29,7 @@ from evalkit.numerics.arrays import (
 from evalkit.numerics.blocks import joined
 from evalkit.numerics.gram import Members, Sums, sums_across, sums_within
 from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
-from evalkit.numerics.products import multiplier
+from evalkit.numerics.products import apart, multiplier
 from evalkit.numerics.remembered import remembered
 from evalkit.numerics.single_sums import (
     Rounding,
@@ -69,7 +69,7 @@ def kernel_sums(blocks: Sequence[NDArray[np.generic]], reference: NDArray[np.gen
     if pays(ours, theirs) and is_single(ours) and is_single(theirs):
         across, error_across = single_sums_across(ours, theirs, members, others)
         within, error_within = single_sums_within(ours, members)
-        total, error = _single_sum_of_reference(theirs, multiplier())
+        total, error = _single_sum_of_reference(theirs, multiplier(), apart())
         found = _kernel_sums(across, within, total, sizes, len(theirs))
         if _bound(error_across, error_within, error) <= ALLOWED * abs(found.value()):
             return found
@@ -262,7 +262,7 @@ def _sums_of_set(x: FloatArray, members: Members) -> Sums:
 
 
 @remembered
-def _single_sum_of_reference(x: Float32Array, _by: str | None) -> tuple[float, Rounding]:
+def _single_sum_of_reference(x: Float32Array, _by: str | None, _apart: bool) -> tuple[float, Rounding]:
     # What multiplies belongs to what is remembered: it shows in the seventh digit.
     sums, rounding = single_sums_within(x, Members.of([len(x)]))
     return float(sums.blocks[0, 0]), rounding

@@ -15,7 +15,7 @@ counting made of them would have to exist twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -41,10 +41,11 @@ _bitwise: ContextVar[bool] = ContextVar("whether float32 products are out of the
 
 @contextmanager
 def products_on(device: str, *, bitwise: bool = False) -> Iterator[None]:
-    """Compute the large products of this thread's calls in torch on ``device``.
+    """Compute the large products of this thread's calls, and of the threads that they start, on ``device``.
 
-    Sums differ from numpy's in the last digits only. ``mps`` has no float64: there it is the CPU. ``bitwise``
-    forbids float32 products whose rounding reaches a result: how threads cut them would show in more digits.
+    They are torch's, but on a CPU where numpy is faster. Sums differ from numpy's in the last digits only.
+    ``mps`` has no float64: there it is the CPU. ``bitwise`` forbids float32 products whose rounding reaches a
+    result: which library multiplies would show in more digits.
     """
     tokens = _device.set("cpu" if device.startswith("mps") else device), _bitwise.set(bitwise)
     try:
@@ -76,9 +77,17 @@ class Products(Protocol[F]):
         ...
 
 
-def side_by_side(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield ``run(item)`` in order; inside the context for a CPU each item runs on a core of its own."""
-    if _device.get() != "cpu" or _bitwise.get():
+def apart() -> bool:
+    """Whether work on tiles is spread over the cores tile by tile: inside the context for a CPU."""
+    return _device.get() == "cpu" and not _bitwise.get()
+
+
+def side_by_side(run: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
+    """Yield ``run(item)`` in order, each item on a core of its own where :func:`apart` says so.
+
+    Take all results, or close the generator: until then numpy's and scipy's products stay on one core.
+    """
+    if not apart():
         yield from map(run, items)
         return
     from evalkit.threads import in_threads  # noqa: PLC0415 - imports torch

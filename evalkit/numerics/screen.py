@@ -125,7 +125,9 @@ def entries_within(tile: Float32Array, *, rows: Float32Array, columns: Float32Ar
     return Entries(*np.divmod(flat, width), tile.reshape(-1)[flat])
 
 
-def distances_of_pairs(x: FloatArray, y: FloatArray, i: IndexArray, j: IndexArray) -> Float32Array:
+def distances_of_pairs(
+    x: FloatArray, y: FloatArray, i: IndexArray, j: IndexArray, *, threads: int = THREADS
+) -> Float32Array:
     """Return the distances of rows ``x[i]`` and ``y[j]``, by differences in float64; float32 ``[h]``."""
     distances = np.empty(len(i), dtype=np.float32)
 
@@ -142,7 +144,7 @@ def distances_of_pairs(x: FloatArray, y: FloatArray, i: IndexArray, j: IndexArra
             difference -= b
             distances[here] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
 
-    parts = list(panels(len(i), max(CHUNK, -(-len(i) // THREADS))))
+    parts = list(panels(len(i), max(CHUNK, -(-len(i) // threads))))
     if len(parts) > 1:
         with ThreadPoolExecutor(len(parts)) as pool:
             list(pool.map(fill, parts))

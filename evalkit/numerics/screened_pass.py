@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
 from evalkit.numerics.manifolds import Tally
 from evalkit.numerics.neighbourhoods import Rows
-from evalkit.numerics.products import Products
+from evalkit.numerics.products import Products, side_by_side
 from evalkit.numerics.screen import (
     LARGEST_NORM,
     Entries,
@@ -29,10 +30,10 @@ from evalkit.numerics.screen import (
 )
 from evalkit.numerics.tiles import (
     Candidates,
-    column_panels,
+    Part,
+    parts_across,
     right_form,
     rounding_interval,
-    row_panels,
     single_form,
 )
 
@@ -92,20 +93,29 @@ class ScreenedPass:
             _Surfaces.of(tally.radii[number], tally.largest[number], norms, gamma) for tally in self.tallies
         ]
         reach = np.maximum.reduce([surface.highest for surface in ours])
-        for columns in column_panels(len(self.reference)):
-            form, their_norms = single_form(self.reference, columns, self.rows.centre)
-            right = right_form(form)
-            radii = [tally.reference_radii[columns] for tally in self.tallies]
-            theirs = [_Surfaces.of(radius, radius, their_norms, gamma) for radius in radii]
-            around = np.maximum.reduce([surface.highest for surface in theirs])
-            for part in row_panels(len(norms)):
-                found = None
-                if their_norms.max() <= LARGEST_NORM:
-                    tile = self.products.tile(part, right)
-                    near = entries_within(tile, rows=reach[part], columns=around)
-                    within = [_Surfaces(s.lowest[part], s.highest[part]) for s in ours]
-                    found = self._decided(near, part, columns, within, theirs)
-                self._count(found or self.exactly(part, columns), part, columns)
+        parts = parts_across(len(norms), len(self.reference))
+        for part, tiles in zip(parts, side_by_side(partial(self._found, ours, reach), parts), strict=True):
+            for rows, found in zip(part.rows, tiles, strict=True):
+                self._count(found, rows, part.columns)
+
+    def _found(self, ours: Sequence[_Surfaces], reach: Float32Array, part: Part) -> list[Candidates]:
+        """Pairs in each tile of a part; ``ours`` are the balls of the rows, ``reach`` the widest of each."""
+        gamma, columns = rounding(self.reference.shape[1]), part.columns
+        form, norms = single_form(self.reference, columns, self.rows.centre)
+        right = right_form(form)
+        radii = [tally.reference_radii[columns] for tally in self.tallies]
+        theirs = [_Surfaces.of(radius, radius, norms, gamma) for radius in radii]
+        around = np.maximum.reduce([surface.highest for surface in theirs])
+        found = []
+        for rows in part.rows:
+            pairs = None
+            if norms.max() <= LARGEST_NORM:
+                tile = self.products.tile(rows, right)
+                near = entries_within(tile, rows=reach[rows], columns=around)
+                within = [_Surfaces(s.lowest[rows], s.highest[rows]) for s in ours]
+                pairs = self._decided(near, rows, columns, within, theirs)
+            found.append(pairs or self.exactly(rows, columns))
+        return found
 
     def _decided(
         self,
@@ -130,6 +140,7 @@ class ScreenedPass:
             self.reference,
             self.rows.number[part][near.rows[which]],
             near.columns[which] + columns.start,
+            threads=1,
         )
         return Candidates(near.rows, near.columns, distances)
 

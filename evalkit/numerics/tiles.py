@@ -10,7 +10,7 @@ the candidates: entries that may lie within a bound of their row or of their col
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +25,8 @@ ROWS, COLUMNS = 2048, 512  # of a tile: 8 MiB in float64
 FORMED = 64  # rows that are centred at a time
 # Passes are made over pieces that stay in a core's cache.
 PIECE_ENTRIES = 1 << 17
+# Panels of rows in a part of the work: what is made of the columns serves them all.
+TOGETHER = 4
 # A product of d-dimensional rows errs by less than d * 1e-16 of the squared norms: this holds to d = 10^7.
 SLACK = 1e-8
 
@@ -35,6 +37,13 @@ class Candidates(NamedTuple):
     rows: IndexArray
     columns: IndexArray
     distances: Float32Array
+
+
+class Part(NamedTuple):
+    """Tiles that one core works on: some columns with some panels of rows."""
+
+    columns: slice
+    rows: Sequence[slice]
 
 
 def left_form(x: FloatArray, centre: Float64Array) -> Float64Array:
@@ -76,9 +85,9 @@ def right_form(left: NDArray[F]) -> NDArray[F]:
     return form
 
 
-def panels(count: int, step: int) -> Iterator[slice]:
-    """Cut ``count`` rows into slices of ``step``."""
-    for start in range(0, count, step):
+def panels(count: int, step: int, *, first: int = 0) -> Iterator[slice]:
+    """Cut ``count`` rows, from the ``first`` on, into slices of ``step``."""
+    for start in range(first, count, step):
         yield slice(start, min(start + step, count))
 
 
@@ -87,9 +96,34 @@ def row_panels(count: int) -> Iterator[slice]:
     return panels(count, ROWS)
 
 
-def column_panels(count: int) -> Iterator[slice]:
-    """Cut the columns of a product into those of its tiles."""
-    return panels(count, COLUMNS)
+def column_panels(count: int, *, first: int = 0) -> Iterator[slice]:
+    """Cut the columns of a product, from the ``first`` on, into those of its tiles."""
+    return panels(count, COLUMNS, first=first)
+
+
+def together(rows: Iterable[slice]) -> Iterator[list[slice]]:
+    """Put panels of rows together to those of the parts of the work."""
+    every = list(rows)
+    for several in panels(len(every), TOGETHER):
+        yield every[several]
+
+
+def parts_within(count: int) -> list[Part]:
+    """Tiles on and above the diagonal of a product of ``count`` rows with themselves.
+
+    The longest columns come first: no core is left alone with them at the end.
+    """
+    return [
+        Part(columns, rows)
+        for columns in reversed(list(column_panels(count)))
+        for rows in together([columns, *row_panels(columns.start)])
+    ]
+
+
+def parts_across(count: int, others: int) -> list[Part]:
+    """Tiles of a product of ``count`` rows with ``others``."""
+    down = list(together(row_panels(count)))
+    return [Part(columns, rows) for columns in column_panels(others) for rows in down]
 
 
 def bound_of_at_most(distances: Float32Array, norms: Float64Array) -> Float64Array:

@@ -4,14 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.core import FeatureSet
 from evalkit.metrics import METRICS, compute_all
-from evalkit.numerics import products, tiles
+from evalkit.numerics import neighbourhoods, products, tiles
 from evalkit.numerics.comparison import compare, nearest_distances
 from evalkit.numerics.distances import nearest_other_rows, nearest_rows
+from evalkit.numerics.gaussian_mmd import gaussian_sums
 from evalkit.numerics.manifolds import Balls, ManifoldScores
 from evalkit.numerics.mmd import kernel_sums_and_subsets
 from evalkit.numerics.neighbourhoods import PROBED
@@ -160,25 +162,93 @@ def test_one_pass_gives_both_kernel_distances(multiplied, monkeypatch):
     assert sums.value() == pytest.approx(subsets.mean, abs=subsets.std)
 
 
-def test_torch_gives_the_same():
+@pytest.fixture
+def three_threads():
+    """Torch's, of which the processes of a test run have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("numpy_is_faster", [False, True])
+@pytest.mark.parametrize("rows", [2048, 96])
+def test_tiles_on_many_cores_give_the_same(rows, numpy_is_faster, monkeypatch):
+    monkeypatch.setattr(products, "_numpy_is_faster", lambda: numpy_is_faster)
+    monkeypatch.setattr(tiles, "ROWS", rows)
+    monkeypatch.setattr(tiles, "COLUMNS", rows // 4)
     rng = np.random.default_rng(3)
     parts, y = list(rng.standard_normal((4, 200, 33))), rng.standard_normal((700, 33)) + 0.1
     asked = {"balls": [Balls(3), Balls(5, inclusive=False)], "realism": [3], "authentic": True}
     here = compare(parts, y, **asked)
     subsets = {"subsets": 6, "subset_size": 300}
     sums, mean = kernel_sums_and_subsets(parts, y, **subsets, rng=np.random.default_rng(0))
-    with products_on("cpu"):
-        own = nearest_distances.__wrapped__(y, 5)
-        there = compare(parts, y, **asked)
-        torch_sums, torch_mean = kernel_sums_and_subsets(parts, y, **subsets, rng=np.random.default_rng(0))
-    assert here.manifolds == there.manifolds
-    np.testing.assert_array_equal(here.realism[3], there.realism[3])
-    np.testing.assert_array_equal(here.authentic, there.authentic)
-    np.testing.assert_array_equal(nearest_distances(y, 5), own)
-    np.testing.assert_allclose(torch_sums.within, sums.within, rtol=1e-12)
-    np.testing.assert_allclose(torch_sums.across, sums.across, rtol=1e-12)
-    assert torch_mean.mean == pytest.approx(mean.mean, rel=1e-10)
+    gaussian = gaussian_sums(parts, y, sigma=10.0)
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        with products_on("cpu"):
+            own = nearest_distances.__wrapped__(y, 5)
+            few = compare(parts, y, balls=asked["balls"])
+            there = compare(parts, y, **asked)
+            found.append(kernel_sums_and_subsets(parts, y, **subsets, rng=np.random.default_rng(0)))
+            smooth = gaussian_sums(parts, y, sigma=10.0)
+        assert here.manifolds == there.manifolds == few.manifolds
+        np.testing.assert_array_equal(here.realism[3], there.realism[3])
+        np.testing.assert_array_equal(here.authentic, there.authentic)
+        np.testing.assert_array_equal(nearest_distances(y, 5), own)
+        assert smooth.value() == pytest.approx(gaussian.value(), rel=1e-9)
+    (one, one_mean), (three, three_mean) = found
+    np.testing.assert_array_equal(three.within, one.within)
+    np.testing.assert_array_equal(three.across, one.across)
+    assert three_mean == one_mean
+    np.testing.assert_allclose(three.within, sums.within, rtol=1e-12)
+    np.testing.assert_allclose(three.across, sums.across, rtol=1e-12)
+    assert three_mean.mean == pytest.approx(mean.mean, rel=1e-10)
     assert isinstance(products.products_of(y), products._NumpyProducts)
+
+
+def test_a_radius_that_is_old_by_a_wave_lets_few_pairs_stay(monkeypatch):
+    """What may matter is asked of the first columns of a wave; what is kept is asked again when it comes."""
+    monkeypatch.setattr(tiles, "ROWS", 64)
+    monkeypatch.setattr(tiles, "COLUMNS", 16)
+    kept, keep = [], neighbourhoods._Screened._keep
+    monkeypatch.setattr(
+        neighbourhoods._Screened,
+        "_keep",
+        lambda self, found, *where: kept.append(len(found.rows)) or keep(self, found, *where),
+    )
+    x = np.random.default_rng(6).standard_normal((3000, 24)).astype(np.float32)
+    found = nearest_distances.__wrapped__(x, 5)
+    monkeypatch.setattr(neighbourhoods, "in_range", lambda *_: False)
+    np.testing.assert_array_equal(nearest_distances.__wrapped__(x, 5), found)
+    assert sum(kept) < 40 * len(x)
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 200),
+    others=st.integers(1, 200),
+    rows=st.integers(1, 70),
+    columns=st.integers(1, 70),
+    together=st.integers(1, 4),
+)
+def test_parts_hold_every_pair_once(count, others, rows, columns, together):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("ROWS", rows), ("COLUMNS", columns), ("TOGETHER", together)):
+            patch.setattr(tiles, name, value)
+        across, within = np.zeros((count, others)), np.zeros((count, count))
+        for part in tiles.parts_across(count, others):
+            for panel in part.rows:
+                across[panel, part.columns] += 1
+        for part in tiles.parts_within(count):
+            for panel in part.rows:
+                within[panel, part.columns] += 1
+                if panel != part.columns:
+                    within[part.columns, panel] += 1
+    assert (across == 1).all()
+    assert (within == 1).all()
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])

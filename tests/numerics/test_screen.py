@@ -1,10 +1,14 @@
 """What float32 products leave open of distances, against distances by differences."""
 
+import contextlib
+import threading
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from evalkit.numerics import comparison, neighbourhoods, products, screen, screened_pass, tiles
 from evalkit.numerics.comparison import compare, nearest_distances
@@ -146,7 +150,7 @@ def test_spread_features_need_few_float64_products(monkeypatch):
         monkeypatch.setattr(
             module,
             "distances_of_pairs",
-            lambda *args: pairs.append(len(args[2])) or distances_of_pairs(*args),
+            lambda *args, **how: pairs.append(len(args[2])) or distances_of_pairs(*args, **how),
         )
     monkeypatch.setattr(tiles, "ROWS", 512)
     compare([x], y, **ASKED)
@@ -199,6 +203,46 @@ def test_numpy_multiplies_where_it_is_faster(monkeypatch):
             assert products.multiplier() == "numpy"
         with products_on("meta"):
             assert isinstance(products_of(np.ones((3, 2), dtype=dtype)), products._TorchProducts)
+
+
+@pytest.mark.parametrize("how", ["exhausted", "closed", "worker fails", "caller fails"])
+def test_the_threads_of_products_come_back(how):
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    def fails(item):
+        raise ValueError(item)
+
+    before, found, torch_threads = threads(), [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run = fails if how == "worker fails" else lambda _: found.append(threads())
+        with products_on("cpu"), contextlib.suppress(ValueError):
+            if how == "closed":
+                some = products.side_by_side(run, [0, 1])
+                next(some)
+                some.close()
+            else:
+                for _ in products.side_by_side(run, [0, 1]):
+                    if how == "caller fails":
+                        raise ValueError
+        assert threads() == before
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(torch_threads)
+    assert all(number == 1 for numbers in found for number in numbers)
+    assert bool(found) == (how != "worker fails")
+
+
+@pytest.mark.parametrize(
+    "place", [products_on("cpu", bitwise=True), products_on("meta"), contextlib.nullcontext()]
+)
+def test_elsewhere_items_run_in_turn_where_they_are_asked_for(place):
+    with place:
+        assert not products.apart()
+        assert set(products.side_by_side(lambda _: threading.get_ident(), range(3))) == {
+            threading.get_ident()
+        }
 
 
 def test_torch_takes_rows_that_run_backwards_or_are_read_only():
