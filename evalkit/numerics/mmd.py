@@ -29,7 +29,7 @@ from evalkit.numerics.arrays import (
 from evalkit.numerics.blocks import joined
 from evalkit.numerics.gram import Members, Sums, sums_across, sums_within
 from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
-from evalkit.numerics.products import apart, multiplier
+from evalkit.numerics.products import apart, multiplier, side_by_side
 from evalkit.numerics.remembered import remembered
 from evalkit.numerics.single_sums import (
     Rounding,
@@ -193,13 +193,16 @@ def _drawn(
 def _of_subsets(
     x: FloatArray, y: FloatArray, *, subsets: int, subset_size: int, rng: IndexChooser
 ) -> SubsetEstimate:
-    values = np.empty(subsets)
-    for i in range(subsets):
-        ((chosen, against),) = _drawn(len(x), len(y), subsets=1, subset_size=subset_size, rng=rng)
-        ours, theirs, whole = x[chosen], y[against], Members.of([subset_size])
+    whole = Members.of([subset_size])
+
+    def value(drawn: tuple[IndexArray, IndexArray]) -> float:
+        ours, theirs = x[drawn[0]], y[drawn[1]]
         across, within = _sums_of_generated(ours, theirs, whole, whole)
         reference = float(_sums_of_set(theirs, whole).blocks[0, 0])
-        values[i] = _kernel_sums(across, within, reference, [subset_size], subset_size).value()
+        return _kernel_sums(across, within, reference, [subset_size], subset_size).value()
+
+    drawn = _drawn(len(x), len(y), subsets=subsets, subset_size=subset_size, rng=rng)
+    values = np.asarray(list(side_by_side(value, drawn)))
     return SubsetEstimate(mean=float(values.mean()), std=float(values.std()))
 
 
