@@ -3,25 +3,23 @@
 The product of a set with itself is symmetric: a tile above the diagonal serves the rows of both its sides.
 A tile is compared with the farthest distance that could still matter to each row, which falls quickly, so
 that a handful of entries a row are ever looked at. Rows are taken in an order that spreads every block over
-all tiles. Products are float32, tiles of the same few columns side by side, and what they leave open is
-decided by differences in float64 (:mod:`evalkit.numerics.screen`); where that is too much, or on an
-accelerator, they are float64.
+all tiles. Products are float32, and what they leave open is decided by differences in float64
+(:mod:`evalkit.numerics.screen`); where that is too much, or on an accelerator, they are float64.
 
-Memory: one centred copy of the set (float32, or float64 where the products are), the near pairs, and a tile
-and its columns for each core.
+Memory: one centred copy of the set (float32, or float64 where the products are) and a tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from evalkit.numerics.arrays import Float32Array, Float64Array, FloatArray, IndexArray
-from evalkit.numerics.products import Products, on_accelerator, products_of, side_by_side
+from evalkit.numerics.products import Products, on_accelerator, products_of
 from evalkit.numerics.screen import (
     Entries,
     distances_of_pairs,
@@ -158,26 +156,13 @@ def _by_products(rows: Rows, k: int) -> Neighbourhoods:
 
 def _by_screen(rows: Rows, k: int, products: Products[np.float32]) -> Neighbourhoods | None:
     """Keep every pair that may be near until all tiles were seen; None where these are too many."""
-    screened, form = _Screened(rows, _Lists.empty(rows, k)), rows.single[0]
-
-    def look(bounds: Float32Array, tile: tuple[slice, slice]) -> Entries:
-        above, columns = tile
-        found = products.tile(above, right_form(form[columns]))
-        return entries_within(found, rows=bounds[above], columns=bounds[columns])
-
-    for wave in row_panels(len(form)):
-        fresh = list(column_panels(wave.stop, first=wave.start))
-        for columns in fresh:
-            screened.begin(products.tile(columns, right_form(form[columns])), columns)
-        # First those of the wave itself: what its rows find there tells what may still matter elsewhere.
-        inside = [(slice(wave.start, columns.start), columns) for columns in fresh[1:]]
-        before = [(above, columns) for columns in fresh for above in row_panels(wave.start)]
-        for tiles in (inside, before):
-            # The same bounds for them all: what is kept must not depend on which core is faster.
-            bounds = screened.bounds(slice(0, wave.stop))
-            for tile, found in zip(tiles, side_by_side(partial(look, bounds), tiles), strict=True):
-                screened.add(found, *tile)
-        if screened.count > MOST_KEPT * len(form):
+    screened = _Screened(rows, _Lists.empty(rows, k))
+    for columns in column_panels(len(rows.x)):
+        right = right_form(rows.single[0][columns])
+        screened.begin(products.tile(columns, right), columns)
+        for above in row_panels(columns.start):
+            screened.add(products.tile(above, right), above, columns)
+        if screened.count > MOST_KEPT * len(rows.x):
             return None
     i, j = screened.open_pairs()
     exact, everything = _Lists.empty(rows, k), slice(0, len(rows.x))
@@ -210,11 +195,9 @@ class _Screened:
         bounds = self.bounds(columns)
         self._keep(entries_within(tile, rows=bounds, columns=bounds), columns, columns)
 
-    def add(self, found: Entries, above: slice, columns: slice) -> None:
-        """Add near distances of rows ``above`` to ``columns``; those that no longer matter are left out."""
-        near = found.squared <= self.bounds(above)[found.rows]
-        near |= found.squared <= self.bounds(columns)[found.columns]
-        found = Entries(found.rows[near], found.columns[near], found.squared[near])
+    def add(self, tile: Float32Array, above: slice, columns: slice) -> None:
+        """Add the distances of rows ``above`` to ``columns``."""
+        found = entries_within(tile, rows=self.bounds(above), columns=self.bounds(columns))
         self.lists.add(
             Candidates(found.rows, found.columns, np.maximum(found.squared, 0)), above, columns, both=True
         )

@@ -85,9 +85,9 @@ def right_form(left: NDArray[F]) -> NDArray[F]:
     return form
 
 
-def panels(count: int, step: int, *, first: int = 0) -> Iterator[slice]:
-    """Cut ``count`` rows, from the ``first`` on, into slices of ``step``."""
-    for start in range(first, count, step):
+def panels(count: int, step: int) -> Iterator[slice]:
+    """Cut ``count`` rows into slices of ``step``."""
+    for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
@@ -96,9 +96,9 @@ def row_panels(count: int) -> Iterator[slice]:
     return panels(count, ROWS)
 
 
-def column_panels(count: int, *, first: int = 0) -> Iterator[slice]:
-    """Cut the columns of a product, from the ``first`` on, into those of its tiles."""
-    return panels(count, COLUMNS, first=first)
+def column_panels(count: int) -> Iterator[slice]:
+    """Cut the columns of a product into those of its tiles."""
+    return panels(count, COLUMNS)
 
 
 def together(rows: Iterable[slice]) -> Iterator[list[slice]]:

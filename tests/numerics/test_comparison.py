@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evalkit.core import FeatureSet
 from evalkit.metrics import METRICS, compute_all
-from evalkit.numerics import neighbourhoods, products, tiles
+from evalkit.numerics import products, tiles
 from evalkit.numerics.comparison import compare, nearest_distances
 from evalkit.numerics.distances import nearest_other_rows, nearest_rows
 from evalkit.numerics.gaussian_mmd import gaussian_sums
@@ -207,23 +207,6 @@ def test_tiles_on_many_cores_give_the_same(rows, numpy_is_faster, monkeypatch):
     np.testing.assert_allclose(three.across, sums.across, rtol=1e-12)
     assert three_mean.mean == pytest.approx(mean.mean, rel=1e-10)
     assert isinstance(products.products_of(y), products._NumpyProducts)
-
-
-def test_a_radius_that_is_old_by_a_wave_lets_few_pairs_stay(monkeypatch):
-    """What may matter is asked of the first columns of a wave; what is kept is asked again when it comes."""
-    monkeypatch.setattr(tiles, "ROWS", 64)
-    monkeypatch.setattr(tiles, "COLUMNS", 16)
-    kept, keep = [], neighbourhoods._Screened._keep
-    monkeypatch.setattr(
-        neighbourhoods._Screened,
-        "_keep",
-        lambda self, found, *where: kept.append(len(found.rows)) or keep(self, found, *where),
-    )
-    x = np.random.default_rng(6).standard_normal((3000, 24)).astype(np.float32)
-    found = nearest_distances.__wrapped__(x, 5)
-    monkeypatch.setattr(neighbourhoods, "in_range", lambda *_: False)
-    np.testing.assert_array_equal(nearest_distances.__wrapped__(x, 5), found)
-    assert sum(kept) < 40 * len(x)
 
 
 @settings(deadline=None)
