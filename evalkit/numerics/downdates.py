@@ -28,7 +28,6 @@ from scipy.linalg import blas, lapack
 from evalkit.numerics.arrays import Float64Array
 from evalkit.numerics.linalg import GRAM_ERROR, root_sum, symmetric_eigenvectors
 from evalkit.numerics.root_traces import ROUNDING, RootRule, root_rule
-from evalkit.numerics.tiles import panels
 
 # The smallest eigenvalue may fall to this part of what it was; proven for each group by one more determinant.
 SHRINK = 8.0
@@ -40,7 +39,6 @@ FEWEST_GROUPS = 4
 # themselves are cheaper: measured at 600 and 2048 dimensions, two cores.
 LARGEST_GROUP = 0.15
 MORE_OF_MANY = 0.1
-COLUMNS = 256  # weighted at a time
 
 
 def worth_it(largest: int, *, rank: int, groups: int) -> bool:
@@ -157,7 +155,7 @@ class _Room:
 
     Attributes:
         rows: float64 ``[m, r]`` in C order.
-        weighted: float64 ``[m * columns]``, a few columns at a time, which stay in the cache.
+        weighted: float64 ``[m, r]`` in C order.
         lower: float64 ``[m, m]`` in Fortran order.
     """
 
@@ -167,21 +165,17 @@ class _Room:
 
     @classmethod
     def of(cls, rows: Float64Array) -> _Room:
-        count, rank = rows.shape
-        weighted = np.empty(count * min(rank, COLUMNS))
-        return cls(np.ascontiguousarray(rows), weighted, np.empty((count, count), order="F"))
+        rows = np.ascontiguousarray(rows)
+        return cls(rows, np.empty_like(rows), np.empty((len(rows), len(rows)), order="F"))
 
     def log_determinant(self, weights: Float64Array, *, sign: float, diagonal: float) -> float | None:
         """Of ``diagonal + sign B diag(weights)^2 B^T``; None where that is not positive definite."""
-        lower, count = self.lower, len(self.lower)
-        if not count:
+        lower = self.lower
+        if not len(lower):
             return 0.0
         lower[:] = 0.0
         np.fill_diagonal(lower, diagonal)
-        for part in panels(len(weights), COLUMNS):
-            some = weights[part]
-            weighted = self.weighted[: count * len(some)].reshape(count, len(some))
-            np.multiply(self.rows[:, part], some, out=weighted)
-            blas.dsyrk(sign, weighted.T, trans=1, lower=1, beta=1.0, c=lower, overwrite_c=1)
+        np.multiply(self.rows, weights, out=self.weighted)
+        blas.dsyrk(sign, self.weighted.T, trans=1, lower=1, beta=1.0, c=lower, overwrite_c=1)
         _, failed = lapack.dpotrf(lower, lower=1, clean=0, overwrite_a=1)
         return None if failed else 2 * float(np.log(lower.diagonal()).sum())
