@@ -135,7 +135,7 @@ class SimilarityWindow:
         contrast-structure = (2 s_xy + c2) / (s_x^2 + s_y^2 + c2)
 
     with the window's means m, variances s^2 and covariance s_xy (Wang et al. 2004, eq. 6 and 9 with
-    C3 = C2 / 2, as in eq. 13). Costs 2 x 84 multiplications a pixel in products of matrices. Not to be
+    C3 = C2 / 2, as in eq. 13). Costs 2 x 76 multiplications a pixel in products of matrices. Not to be
     shared between threads.
 
     Args:
