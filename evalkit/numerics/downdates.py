@@ -23,7 +23,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import blas, lapack
 
 from evalkit.numerics.arrays import Float64Array
 from evalkit.numerics.linalg import GRAM_ERROR, root_sum, symmetric_eigenvectors
@@ -153,29 +152,32 @@ def without_members(
 class _Room:
     """Rows, and memory to work on them for every shift anew: fresh memory costs as much as the product.
 
+    numpy's BLAS and LAPACK let other groups run beside; scipy's hold the interpreter's lock.
+
     Attributes:
         rows: float64 ``[m, r]`` in C order.
         weighted: float64 ``[m, r]`` in C order.
-        lower: float64 ``[m, m]`` in Fortran order.
+        inner: float64 ``[m, m]``.
     """
 
     rows: Float64Array
     weighted: Float64Array
-    lower: Float64Array
+    inner: Float64Array
 
     @classmethod
     def of(cls, rows: Float64Array) -> _Room:
         rows = np.ascontiguousarray(rows)
-        return cls(rows, np.empty_like(rows), np.empty((len(rows), len(rows)), order="F"))
+        return cls(rows, np.empty_like(rows), np.empty((len(rows), len(rows))))
 
     def log_determinant(self, weights: Float64Array, *, sign: float, diagonal: float) -> float | None:
         """Of ``diagonal + sign B diag(weights)^2 B^T``; None where that is not positive definite."""
-        lower = self.lower
-        if not len(lower):
-            return 0.0
-        lower[:] = 0.0
-        np.fill_diagonal(lower, diagonal)
         np.multiply(self.rows, weights, out=self.weighted)
-        blas.dsyrk(sign, self.weighted.T, trans=1, lower=1, beta=1.0, c=lower, overwrite_c=1)
-        _, failed = lapack.dpotrf(lower, lower=1, clean=0, overwrite_a=1)
-        return None if failed else 2 * float(np.log(lower.diagonal()).sum())
+        # A matrix and its own transpose: numpy computes one triangle and copies it to the other.
+        inner = np.matmul(self.weighted, self.weighted.T, out=self.inner)
+        np.multiply(inner, sign, out=inner)
+        inner.ravel()[:: len(inner) + 1] += diagonal
+        try:
+            lower = np.linalg.cholesky(inner)
+        except np.linalg.LinAlgError:
+            return None
+        return 2 * float(np.log(lower.diagonal()).sum())

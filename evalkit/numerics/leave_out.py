@@ -16,7 +16,7 @@ bounded by the largest eigenvalue of all rows, and a block that it does not prov
 ``LEAVE_OUT_ERROR`` is measured by itself.
 
 Memory: a few matrices ``[d, d]`` and a few MB, whatever the number of rows: large blocks are taken away a
-chunk at a time.
+chunk at a time. By determinants each core holds a group's rows, which are fewer than d / 4, three times.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from evalkit.numerics.frechet import (
     GaussianFactor,
 )
 from evalkit.numerics.linalg import root_sum, symmetric_eigenvalues
+from evalkit.numerics.products import side_by_side
 
 # Numbers in the rows that are projected at a time; no fewer rows than dimensions.
 _CHUNK = 1 << 17
@@ -146,15 +147,10 @@ def distances_without(
         spectrum = Spectrum.of(inner, relative_error=GRADED_ERROR if reference.graded else 1.0)
     if spectrum is None or not spectrum.serves(LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear)):
         return np.asarray([rest.distance for rest in slow(left_out=left_out)])
-    found = np.empty(len(left_out))
-    for number, (distance, proven) in enumerate(
-        _by_determinants(blocks, left_out, reference, whole, spectrum)
-    ):
-        found[number] = distance
-        if not proven:
-            (rest,) = slow(left_out=[left_out[number]])
-            found[number] = rest.distance
-    return found
+    found = list(_by_determinants(blocks, left_out, reference, whole, spectrum))
+    again = [group for group, (_, proven) in zip(left_out, found, strict=True) if not proven]
+    anew = (rest.distance for rest in slow(left_out=again))
+    return np.array([distance if proven else next(anew) for distance, proven in found], dtype=np.float64)
 
 
 def _apart(whole: Whole, reference: GaussianFactor, nuclear: float) -> float:
@@ -171,20 +167,26 @@ def _by_determinants(
     whole: Whole,
     spectrum: Spectrum,
 ) -> Iterator[tuple[float, bool]]:
-    """Yield the distance without the rows of each group, and whether it is proven good enough."""
+    """Yield the distance without the rows of each group, and whether it is proven good enough.
+
+    Groups go side by side, where that is asked for (:func:`evalkit.numerics.products.side_by_side`).
+    """
     total = float(np.trace(whole.covariance)) * (whole.count - 1)
     theirs, offset = reference.trace, whole.mean - reference.mean
     turn = blas.dgemm(1.0, reference.factor, spectrum.vectors)
     rule = spectrum.rule(RULE_SHARE * LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear))
-    for group in left_out:
+
+    def without(group: Sequence[int]) -> tuple[float, bool]:
         left = _left(blocks, group, whole) - 1
         ((rows, moved),) = _left_rows(blocks, group, whole)  # it pays for groups below the rank only
-        nuclear, error = without_rows(spectrum, blas.dgemm(1.0, turn, rows.T, trans_a=1).T, rule)
+        nuclear, error = without_rows(spectrum, rows @ turn, rule)
         at = offset - moved
         traces = (total - _squared(rows)) / left + theirs
         distance = float(at @ at) + traces - 2 * nuclear / np.sqrt(left)
         rounding = ROUNDING * (total / left + theirs)
-        yield distance, bool(2 * error / np.sqrt(left) + rounding <= LEAVE_OUT_ERROR * distance)
+        return distance, bool(2 * error / np.sqrt(left) + rounding <= LEAVE_OUT_ERROR * distance)
+
+    return side_by_side(without, left_out)
 
 
 def _squared(rows: Float64Array) -> float:

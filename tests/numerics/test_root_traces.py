@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from evalkit.numerics import (
 from evalkit.numerics.banded import band_of, root_trace
 from evalkit.numerics.downdates import Spectrum, without_members, without_rows, worth_it
 from evalkit.numerics.leave_out import Whole, distances_without, rests_without
+from evalkit.numerics.products import products_on
 from evalkit.numerics.root_traces import ROUNDING, root_rule
 from evalkit.numerics.triangles import cholesky, congruence
 
@@ -325,3 +327,33 @@ def test_wide_spectra_without_blocks(decay, monkeypatch):
     for value, group in zip(found, groups, strict=True):
         rest = np.concatenate([block for number, block in enumerate(blocks) if number not in group])
         assert value == pytest.approx(frechet_distance_from_features(rest, real), rel=LEAVE_OUT_ERROR)
+
+
+def test_groups_side_by_side_give_the_same(monkeypatch):
+    rng, d, n = np.random.default_rng(8), 80, 600
+    monkeypatch.setattr(downdates, "FEWEST_DIMENSIONS", 60)
+    blocks, real = np.array_split(rng.standard_normal((n, d)) * 1.1, 50), rng.standard_normal((n, d))
+    blocks[2] = blocks[2] * 1e3  # what is left without it is not proven by determinants
+    reference, groups = gaussian_factor(*moments(real)), [(number,) for number in range(50)]
+    x = np.concatenate(blocks)
+    again = []
+
+    def measure(group):
+        again.append(tuple(group))
+        rest = np.concatenate([block for number, block in enumerate(blocks) if number not in group])
+        return frechet_distance_to(reference, mean=rest.mean(axis=0), cov=covariance(rest))
+
+    asked = {"reference": reference, "whole": Whole(n, *moments(x)), "measure": measure}
+    here = distances_without(blocks, groups, **asked)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with products_on("cpu"):
+                found.append(distances_without(blocks, groups, **asked))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], here, rtol=LEAVE_OUT_ERROR)
+    assert found[0][2] == pytest.approx(measure((2,)), rel=LEAVE_OUT_ERROR)
+    assert set(again) == {(2,)}
