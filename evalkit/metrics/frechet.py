@@ -34,6 +34,7 @@ from evalkit.numerics import (
     frechet_distance_between,
     frechet_distance_to,
     frechet_without_blocks,
+    frechet_without_slices,
     gaussian_factor_from_features,
     jackknife,
 )
@@ -212,14 +213,13 @@ def without_neighbours(blocks: Sequence[FloatArray], target: GaussianFactor) -> 
         return []
     if count <= len(target.mean):
         features, edges = np.concatenate(blocks), (0, *accumulate(sizes))
-        found = np.empty(groups - 1)
-        for first in (0, 1):
-            found[first::2] = frechet_without_blocks(features, edges[first::2], target)
-        return found.tolist()
-    pairs = [(first, first + 1) for first in range(groups - 1)]
-    whole = _whole(moments_of(blocks))
-    found = distances_without(blocks, pairs, target, whole=whole, measure=_plainly(blocks, target))
-    return found.tolist()
+        parts = [slice(*ends) for ends in zip(edges, edges[2:], strict=False)]
+        found = frechet_without_slices(features, parts, target)
+    else:
+        pairs = [(first, first + 1) for first in range(groups - 1)]
+        whole = _whole(moments_of(blocks))
+        found = distances_without(blocks, pairs, target, whole=whole, measure=_plainly(blocks, target))
+    return [float(distance) for distance in found]
 
 
 def _whole(moments: MomentsAccumulator) -> Whole:

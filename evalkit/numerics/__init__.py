@@ -23,7 +23,7 @@ from evalkit.numerics.frechet import (
 )
 from evalkit.numerics.interpolation import lerp, slerp
 from evalkit.numerics.kernel_values import KernelSums, SubsetEstimate
-from evalkit.numerics.leave_out_few import frechet_without_blocks
+from evalkit.numerics.leave_out_few import frechet_without_blocks, frechet_without_slices
 from evalkit.numerics.linalg import psd_factor, sqrtm_psd
 from evalkit.numerics.mmd import (
     kernel_distance,
@@ -59,6 +59,7 @@ __all__ = [
     "frechet_distance_from_features",
     "frechet_distance_to",
     "frechet_without_blocks",
+    "frechet_without_slices",
     "gaussian_factor",
     "gaussian_factor_from_features",
     "inception_score",

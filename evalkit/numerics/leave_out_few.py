@@ -28,10 +28,6 @@ def frechet_without_blocks(
 ) -> Float64Array:
     """Leave-one-block-out Fréchet distances of features with ``n <= d`` (right for any n, fast for those).
 
-    The Gram matrix ``G = X S_reference X^T`` is formed once; without a block, the nuclear norm needs only the
-    re-centred submatrix of ``G`` (the reflector of :func:`gaussian_factor_from_features` on both sides), or
-    the determinants of small blocks of its resolvents.
-
     Args:
         features: float ``[n, d]``.
         edges: ``[blocks + 1]`` increasing row numbers from 0 to n.
@@ -41,35 +37,56 @@ def frechet_without_blocks(
         float64 ``[blocks]``.
 
     Raises:
-        InvalidInputError: wrong shapes, non-finite values, or fewer than 2 rows left without a block.
+        InvalidInputError: as :func:`frechet_without_slices`.
+    """
+    return frechet_without_slices(features, [slice(*ends) for ends in pairwise(edges)], reference)
+
+
+def frechet_without_slices(
+    features: NDArray[np.generic], left_out: Sequence[slice], reference: GaussianFactor
+) -> Float64Array:
+    """Fréchet distances of features with ``n <= d`` without some of their rows each.
+
+    The Gram matrix ``G = X S_reference X^T`` is formed once; without a slice, the nuclear norm needs only the
+    re-centred submatrix of ``G`` (the reflector of :func:`gaussian_factor_from_features` on both sides), or
+    the determinants of small blocks of its resolvents.
+
+    Args:
+        features: float ``[n, d]``.
+        left_out: rows ``start:stop`` of each distance, without which it is.
+        reference: the other side.
+
+    Returns:
+        float64 ``[len(left_out)]``.
+
+    Raises:
+        InvalidInputError: wrong shapes, non-finite values, or fewer than 2 rows left without a slice.
     """
     checked = checked_features(features, "features", minimum=2)
     if checked.shape[1] != len(reference.mean):
         raise InvalidInputError(f"{checked.shape[1]} features against {len(reference.mean)} of the reference")
     mean = checked.mean(axis=0, dtype=np.float64)
     centred, offset, count = checked - mean, mean - reference.mean, len(checked)
-    lower = np.tril(lower_gram(reference.project(centred)))
-    gram = lower + np.tril(lower, -1).T
     squares = np.einsum("ij,ij->i", centred, centred)
     apart = float(offset @ offset) + float(squares.sum()) / (count - 1) + reference.trace
-    few = _Few.of(gram, edges, apart, rank=reference.rank)
-    distances = np.empty(len(edges) - 1)
-    for block, (start, stop) in enumerate(pairwise(edges)):
-        keep = np.r_[0:start, stop:count]
+    few = _Few.of(reference.project(centred), left_out, apart, rank=reference.rank)
+    distances = np.empty(len(left_out))
+    for number, part in enumerate(left_out):
+        keep = np.r_[0 : part.start, part.stop : count]
         if len(keep) < 2:
             raise InvalidInputError(f"features without a block has {len(keep)} rows; at least 2 are needed")
-        moved = centred[start:stop].sum(axis=0) / len(keep)
+        moved = centred[part].sum(axis=0) / len(keep)
         spread = float(squares[keep].sum()) - len(keep) * float(moved @ moved)
         traces = spread / (len(keep) - 1) + reference.trace
         scale = 2 / np.sqrt(len(keep) - 1)
         at = offset - moved
-        for nuclear, error in few.without(slice(start, stop), keep):
-            distances[block] = float(at @ at) + traces - scale * nuclear
-            if scale * error + ROUNDING * traces <= LEAVE_OUT_ERROR * distances[block]:
+        for nuclear, error in few.without(part, keep):
+            distances[number] = float(at @ at) + traces - scale * nuclear
+            if scale * error + ROUNDING * traces <= LEAVE_OUT_ERROR * distances[number]:
                 break
         else:
             rest = gaussian_factor_from_features(checked[keep])
-            distances[block] = frechet_distance_between(rest, reference)
+            distances[number] = frechet_distance_between(rest, reference)
     return distances
 
 
@@ -79,7 +96,7 @@ class _Few:
 
     Attributes:
         gram: float64 ``[n, n]``.
-        spectrum: without the direction of ones; None where eigenvalues are found anew for each block.
+        spectrum: without the direction of ones; None where eigenvalues are found anew for each slice.
         vectors: float64 ``[n, n - 1]``, its vectors as combinations of the n rows.
         rule: for the roots of what is left.
     """
@@ -90,25 +107,31 @@ class _Few:
     rule: RootRule | None
 
     @classmethod
-    def of(cls, gram: Float64Array, edges: Sequence[int], apart: float, *, rank: int) -> _Few:
-        """Of rows cut at ``edges``, whose distance is ``apart`` less twice the scaled nuclear norm."""
-        count, largest = len(gram), int(np.diff(edges).max(initial=0))
+    def of(cls, rows: Float64Array, left_out: Sequence[slice], apart: float, *, rank: int) -> _Few:
+        """Of centred rows ``[n, r]``, whose distance is ``apart`` less twice the scaled nuclear norm."""
+        lower = np.tril(lower_gram(rows))
+        gram = lower + np.tril(lower, -1).T
+        count, largest = len(gram), max((part.stop - part.start for part in left_out), default=0)
         nothing = cls(gram, None, gram[:, 1:], None)
-        if not worth_it(largest, rank=min(count - 1, rank), groups=len(edges) - 1):
+        if not worth_it(largest, rank=min(count - 1, rank), groups=len(left_out)):
             return nothing
+        scale = np.sqrt(count - 1)
         spectrum = Spectrum.of(_reflected(gram))
+        if spectrum is not None:
+            wanted = RULE_SHARE * LEAVE_OUT_ERROR * (apart * scale - 2 * spectrum.nuclear)
+            if not 4 * spectrum.error <= wanted:
+                spectrum = Spectrum.of_rows(rows[1:] - rows[0] / (np.sqrt(count) + 1))
         if spectrum is None:
             return nothing
+        wanted = RULE_SHARE * LEAVE_OUT_ERROR * (apart * scale - 2 * spectrum.nuclear)
         sums = spectrum.vectors.sum(axis=0) / np.sqrt(count)
         vectors = np.concatenate([-sums[None], spectrum.vectors - sums / (np.sqrt(count) + 1)])
-        scale = np.sqrt(count - 1)
-        wanted = RULE_SHARE * LEAVE_OUT_ERROR * (apart * scale - 2 * spectrum.nuclear)
         return cls(gram, spectrum, vectors, spectrum.rule(wanted))
 
-    def without(self, block: slice, keep: IndexArray) -> Iterator[tuple[float, float]]:
-        """Yield the sum of roots without the rows ``block`` and its error, the cheaper way first."""
+    def without(self, part: slice, keep: IndexArray) -> Iterator[tuple[float, float]]:
+        """Yield the sum of roots without the rows ``part`` and its error, the cheaper way first."""
         if self.spectrum is not None and self.rule is not None:
-            yield without_members(self.spectrum, self.vectors[block], self.rule, count=len(self.gram))
+            yield without_members(self.spectrum, self.vectors[part], self.rule, count=len(self.gram))
         rest = _reflected(self.gram[np.ix_(keep, keep)])
         yield root_sum(symmetric_eigenvalues(rest, overwrite=True))
 

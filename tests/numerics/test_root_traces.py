@@ -20,7 +20,9 @@ from evalkit.numerics import (
     frechet_distance_from_features,
     frechet_distance_to,
     frechet_without_blocks,
+    frechet_without_slices,
     gaussian_factor,
+    gaussian_factor_from_features,
 )
 from evalkit.numerics.banded import band_of, root_trace
 from evalkit.numerics.downdates import Spectrum, without_members, without_rows, worth_it
@@ -223,12 +225,53 @@ def test_a_recentred_gram_matrix_without_members(seed, n, m):
     x = np.random.default_rng(seed).standard_normal((n, 20))
     centred = x - x.mean(axis=0)
     values, vectors = np.linalg.eigh(centred @ centred.T)
-    spectrum = Spectrum(values[1:], vectors[:, 1:], float(np.sqrt(values[1:]).sum()), 0.0)
+    noise = 1e-15 * float(values[-1])
+    spectrum = Spectrum(values[1:], vectors[:, 1:], float(np.sqrt(values[1:]).sum()), 0.0, noise)
     rule = spectrum.rule(1e-9 * spectrum.nuclear)
     found, error = without_members(spectrum, vectors[:m, 1:], rule, count=n)
     expected = np.linalg.svd(x[m:] - x[m:].mean(axis=0), compute_uv=False).sum()
     assert abs(found - expected) <= error + 1e-13 * expected
     assert error < 1e-8 * spectrum.nuclear
+
+
+def reflected(n):
+    """Columns that are orthonormal to each other and to the ones, float64 [n, n - 1]."""
+    ones = np.full(n, 1 / np.sqrt(n))
+    ones[0] += 1
+    return (np.eye(n) - np.outer(ones, ones) / ones[0])[:, 1:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(4, 40),
+    d=st.integers(2, 60),
+    m=st.integers(1, 11),
+    decades=st.integers(0, 24),
+    gap=st.sampled_from([1.0, 1e-6, 1e-14]),
+    repeated=st.booleans(),
+)
+def test_singular_values_serve_for_spectra_that_a_gram_matrix_loses(seed, n, d, m, decades, gap, repeated):
+    m, rng = min(m, n - 2), np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)) * np.logspace(0, -decades, d)
+    x[:, d // 2 :] *= gap
+    if repeated:
+        x[1] = x[0]
+    rows, vectors = x - x.mean(axis=0), reflected(n)
+    spectrum = Spectrum.of_rows(vectors.T @ rows)
+    whole = np.linalg.svd(rows, compute_uv=False)
+    assert spectrum.nuclear == pytest.approx(whole.sum(), abs=spectrum.error)
+    rule = spectrum.rule(1e-9 * spectrum.nuclear)
+    taken = (vectors @ spectrum.vectors)[:m]
+    found, error = without_members(spectrum, taken, rule, count=n)
+    expected = np.linalg.svd(x[m:] - x[m:].mean(axis=0), compute_uv=False).sum()
+    assert abs(found - expected) <= error + 1e-12 * whole[0]
+
+
+def test_rows_without_a_spectrum():
+    assert Spectrum.of_rows(np.zeros((3, 5))) is None
+    assert Spectrum.of_rows(np.full((3, 5), 1e-160)) is None
+    assert Spectrum.of_rows(np.full((3, 5), 1e160)) is None
 
 
 def test_when_determinants_pay():
@@ -307,6 +350,22 @@ def test_many_blocks_are_left_out_without_eigenvalues_of_each(monkeypatch):
     monkeypatch.setattr("evalkit.numerics.leave_out_few.symmetric_eigenvalues", pytest.fail)
     found = frechet_without_blocks(x, edges, reference)
     np.testing.assert_allclose(found[:3], expected, rtol=LEAVE_OUT_ERROR)
+
+
+@pytest.mark.parametrize("decay", [4, 10, 20, 30])
+def test_few_rows_of_wide_spectra_without_blocks(decay, monkeypatch):
+    """Of features of a network with random weights Gram matrices lose most eigenvalues."""
+    rng, d, n = np.random.default_rng(decay), 400, 320
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    spread = np.exp(-np.arange(d) / d * decay)
+    x, real = (rng.standard_normal((n, d)) * spread @ turn * scale + 3 for scale in (1, 1.1))
+    monkeypatch.setattr(downdates, "FEWEST_DIMENSIONS", 300)
+    edges = np.linspace(0, n, 41).astype(int).tolist()
+    parts = [slice(*ends) for ends in zip(edges, edges[2:], strict=False)]
+    plain = [frechet_distance_from_features(np.delete(x, part, axis=0), real) for part in parts]
+    monkeypatch.setattr("evalkit.numerics.leave_out_few.symmetric_eigenvalues", pytest.fail)
+    found = frechet_without_slices(x, parts, gaussian_factor_from_features(real))
+    np.testing.assert_allclose(found, plain, rtol=LEAVE_OUT_ERROR)
 
 
 @pytest.mark.parametrize("decay", [2, 8, 14, 20])
