@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from evalkit.errors import InvalidInputError
 
@@ -70,5 +70,5 @@ def sample_mean(blocks: Sequence[NDArray[np.floating]], *, level: float = _LEVEL
         return SampleMean(value, count, None, None, value, value, level, without)
     std = float(values.std(ddof=1))
     stderr = std / math.sqrt(count)
-    reach = float(student_t.ppf((1 + level) / 2, count - 1)) * stderr
+    reach = float(stdtrit(count - 1, (1 + level) / 2)) * stderr
     return SampleMean(value, count, std, stderr, value - reach, value + reach, level, without)

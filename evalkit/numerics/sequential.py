@@ -39,10 +39,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import norm
-from scipy.stats import t as student_t
+from scipy.special import ndtr, ndtri, stdtrit
 
 from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array
@@ -109,11 +106,13 @@ def boundary(alpha: float, times: tuple[float, ...]) -> float:
     if not 0 < alpha < 0.5:
         raise InvalidInputError(f"an error rate lies between 0 and 0.5, not at {alpha}")
 
+    from scipy.optimize import brentq  # noqa: PLC0415 - 0.2 s that a run to the end does not need
+
     def excess(c: float) -> float:
         return float(exits(times, upper=c).above.sum()) - alpha
 
     # One look at the end needs least; continuous monitoring (reflection) needs most.
-    lowest, highest = norm.isf(alpha) * math.sqrt(times[-1]), norm.isf(alpha / 2)
+    lowest, highest = -float(ndtri(alpha)) * math.sqrt(times[-1]), -float(ndtri(alpha / 2))
     return float(brentq(excess, lowest - 1e-6, highest + 1e-6, xtol=1e-10))
 
 
@@ -234,7 +233,8 @@ def look(
 @lru_cache(maxsize=256)
 def reach(c: float, share: float, degrees: int) -> float:
     """Return q, the standard errors from a mean to its repeated bound: Student's at ``Phi(c / sqrt t)``."""
-    return float(student_t.isf(norm.sf(c / math.sqrt(share)), degrees))
+    tail = float(ndtr(-c / math.sqrt(share)))
+    return -float(stdtrit(degrees, tail)) if 0 < tail < 1 else math.copysign(math.inf, c)
 
 
 def stops(
