@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ HASH_LENGTH: Final = 32
 """Digits of a SHA-256 in the name of a file."""
 _FLOAT = 4  # bytes
 _SEEK = 16 << 10  # so many bytes are read, from the page cache, in the time that it takes to go elsewhere
+
+
+class _File(NamedTuple):
+    """A shard's file, and of each head where it begins there and its shape."""
+
+    path: Path
+    places: Mapping[str, tuple[int, tuple[int, ...]]]
 
 
 class StoredFeatures(Mapping[str, NDArray[np.float32]]):
@@ -41,15 +48,15 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         try:
-            self._places = _places(path)
+            # One attribute: a thread that follows must not give another one places of another file.
+            self._file = _File(path, _places(path))
         except (OSError, ValueError) as error:
             raise _gone(path) from error
 
     def shape(self, head: str) -> tuple[int, int]:
         """Return ``(n, d)`` of a head."""
-        n, d = self._places[head][1]
+        n, d = self._file.places[head][1]
         return n, d
 
     def rows(self, head: str, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -70,51 +77,55 @@ class StoredFeatures(Mapping[str, NDArray[np.float32]]):
 
     def _read(self, head: str, runs: Sequence[range]) -> NDArray[np.float32]:
         """Return runs of neighbouring rows, one after the other."""
+        ours = self._file
         try:
             try:
-                file = self._path.open("rb", buffering=0)
+                file = ours.path.open("rb", buffering=0)
             except FileNotFoundError:
                 self._follow(head)
-                file = self._path.open("rb", buffering=0)
-            offset, (_, width) = self._places[head]
+                ours = self._file
+                file = ours.path.open("rb", buffering=0)
+            offset, (_, width) = ours.places[head]
             found = np.empty((sum(map(len, runs)), width), dtype=np.float32)
             start = 0
             with file:
                 for run in runs:
                     file.seek(offset + run.start * width * _FLOAT)
-                    self._fill(file, found[start : start + len(run)])
+                    _fill(file, found[start : start + len(run)], path=ours.path)
                     start += len(run)
         except OSError as error:
-            raise _gone(self._path) from error
+            raise _gone(ours.path) from error
         return found
-
-    def _fill(self, file: RawIOBase, rows: NDArray[np.float32]) -> None:
-        """Read ``rows`` from where the file stands; a system may give less at once than is asked for."""
-        view = rows.reshape(-1).view(np.uint8).data
-        while len(view):
-            count = file.readinto(view)
-            if not count:
-                raise _gone(self._path)
-            view = view[count:]
 
     def _follow(self, head: str) -> None:
         """Go on with the file of the same shard that another run put in the place of ours, for more heads."""
-        shape, number = self.shape(head), self._path.name.partition("-")[0]
-        for path in sorted(self._path.parent.glob(f"{number}-*{self._path.suffix}")):
+        ours, shape = self._file.path, self.shape(head)
+        number = ours.name.partition("-")[0]
+        for path in sorted(ours.parent.glob(f"{number}-*{ours.suffix}")):
             with suppress(OSError, ValueError):
                 places = _places(path)
                 if head in places and places[head][1] == shape and is_named_by(path.read_bytes(), path):
-                    self._path, self._places = path, places
+                    self._file = _File(path, places)
                     return
 
     def __getitem__(self, head: str) -> NDArray[np.float32]:
         return self._read(head, [range(self.shape(head)[0])])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._file.places)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._file.places)
+
+
+def _fill(file: RawIOBase, rows: NDArray[np.float32], *, path: Path) -> None:
+    """Read ``rows`` from where the file stands; a system may give less at once than is asked for."""
+    view = rows.reshape(-1).view(np.uint8).data
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise _gone(path)
+        view = view[count:]
 
 
 def is_named_by(content: bytes, path: Path) -> bool:

@@ -75,9 +75,9 @@ class Spectrum:
             relative_error: of the sum of roots, where the caller knows better than the proven bound.
         """
         values, vectors = symmetric_eigenvectors(matrix)
-        if not values[-1] > 0:
-            return None
         nuclear, error = root_sum(values)
+        if not nuclear > 0:
+            return None
         error = min(error, relative_error * nuclear)
         return cls(values.clip(0.0), vectors, nuclear, error, GRAM_ERROR * float(values[-1]))
 
@@ -103,6 +103,11 @@ class Spectrum:
         values = np.square(found[::-1])
         return cls(values, left[:, ::-1], float(found.sum()), count * noise, noise * noise)
 
+    @property
+    def floor(self) -> float:
+        """Error of a difference of two sums by the best rule."""
+        return 2 * len(self.values) * ROUNDING * math.sqrt(self.values[-1])
+
     def serves(self, wanted: float) -> bool:
         """Whether the rounding of the eigenvalues is below half of ``wanted`` without some rows."""
         return 2 * (1 + math.sqrt(SHRINK)) * self.error <= wanted and bool(
@@ -116,7 +121,7 @@ class Spectrum:
 
     def rounding(self, rule: RootRule) -> float:
         """Error of a difference of two sums by ``rule``."""
-        return 2 * (rule.error * self.nuclear + len(self.values) * ROUNDING * math.sqrt(self.values[-1]))
+        return 2 * rule.error * self.nuclear + self.floor
 
 
 def without_rows(spectrum: Spectrum, rows: Float64Array, rule: RootRule) -> tuple[float, float]:
@@ -183,7 +188,7 @@ def _minor(gram: Float64Array, *, largest: float) -> tuple[float, float]:
 
     Rows of W are parts of orthonormal vectors, with their rounding, times weights up to ``largest``. So an
     entry errs by eps of the lengths of its two rows, and of one length times ``largest``. With all lengths
-    put to 1 the logarithm errs by no more than the trace of the inverse times that.
+    put to 1 and e the trace of the inverse times that, the logarithm errs by no more than -log(1 - e).
 
     Args:
         gram: float64 ``[m, m]``, overwritten.
@@ -197,10 +202,11 @@ def _minor(gram: Float64Array, *, largest: float) -> tuple[float, float]:
     gram /= lengths[:, None]
     try:
         lower = np.linalg.cholesky(gram)
+        inverse = np.linalg.inv(lower)
     except np.linalg.LinAlgError:
         return 0.0, math.inf
-    inverse = float(np.square(np.linalg.inv(lower)).sum())
-    error = GRAM_ERROR * len(gram) * inverse * (1 + largest / float(lengths.min()))
+    part = GRAM_ERROR * len(gram) * float(np.square(inverse).sum()) * (1 + largest / float(lengths.min()))
+    error = -math.log1p(-part) if part < 1 else math.inf
     return float(np.log(squares).sum()) + 2 * float(np.log(lower.diagonal()).sum()), error
 
 

@@ -145,7 +145,7 @@ def distances_without(
     if worth_it(largest, rank=reference.rank, groups=len(left_out)):
         inner = _projected(whole, reference)
         spectrum = Spectrum.of(inner, relative_error=GRADED_ERROR if reference.graded else 1.0)
-    if spectrum is None or not spectrum.serves(LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear)):
+    if spectrum is None or not spectrum.serves(_allowed(whole, reference, spectrum)):
         return np.asarray([rest.distance for rest in slow(left_out=left_out)])
     found = list(_by_determinants(blocks, left_out, reference, whole, spectrum))
     again = [group for group, (_, proven) in zip(left_out, found, strict=True) if not proven]
@@ -153,11 +153,12 @@ def distances_without(
     return np.array([distance if proven else next(anew) for distance, proven in found], dtype=np.float64)
 
 
-def _apart(whole: Whole, reference: GaussianFactor, nuclear: float) -> float:
-    """The distance of all rows, in units of ``nuclear``, the sum of roots of :func:`_projected`."""
+def _allowed(whole: Whole, reference: GaussianFactor, spectrum: Spectrum) -> float:
+    """How far the sum of roots may be off, in its units, in a distance like that of all rows."""
     offset, freedom = whole.mean - reference.mean, whole.count - 1
     traces = float(np.trace(whole.covariance)) + reference.trace
-    return float((float(offset @ offset) + traces) * np.sqrt(freedom) - 2 * nuclear)
+    distance = (float(offset @ offset) + traces) * np.sqrt(freedom) - 2 * spectrum.nuclear
+    return float(LEAVE_OUT_ERROR * distance / 2)
 
 
 def _by_determinants(
@@ -174,7 +175,7 @@ def _by_determinants(
     total = float(np.trace(whole.covariance)) * (whole.count - 1)
     theirs, offset = reference.trace, whole.mean - reference.mean
     turn = blas.dgemm(1.0, reference.factor, spectrum.vectors)
-    rule = spectrum.rule(RULE_SHARE * LEAVE_OUT_ERROR * _apart(whole, reference, spectrum.nuclear))
+    rule = spectrum.rule(RULE_SHARE * _allowed(whole, reference, spectrum))
 
     def without(group: Sequence[int]) -> tuple[float, bool]:
         left = _left(blocks, group, whole) - 1
@@ -190,7 +191,7 @@ def _by_determinants(
 
 
 def _squared(rows: Float64Array) -> float:
-    """Sum of squares; no BLAS of numpy's, whose threads would wait busily while scipy's multiply."""
+    """Sum of squares; no BLAS of numpy's, whose threads would wait busily while those of scipy multiply."""
     return float(np.einsum("ij,ij->", rows, rows))
 
 

@@ -30,7 +30,7 @@ def frechet_without_blocks(
 
     Args:
         features: float ``[n, d]``.
-        edges: ``[blocks + 1]`` increasing row numbers from 0 to n.
+        edges: ``[blocks + 1]`` row numbers from 0 to n, none below the one before it.
         reference: the other side.
 
     Returns:
@@ -53,7 +53,7 @@ def frechet_without_slices(
 
     Args:
         features: float ``[n, d]``.
-        left_out: rows ``start:stop`` of each distance, without which it is.
+        left_out: rows ``start:stop``, both given, without which each distance is.
         reference: the other side.
 
     Returns:
@@ -115,18 +115,18 @@ class _Few:
         nothing = cls(gram, None, gram[:, 1:], None)
         if not worth_it(largest, rank=min(count - 1, rank), groups=len(left_out)):
             return nothing
-        scale = np.sqrt(count - 1)
         spectrum = Spectrum.of(_reflected(gram))
-        if spectrum is not None:
-            wanted = RULE_SHARE * LEAVE_OUT_ERROR * (apart * scale - 2 * spectrum.nuclear)
-            if not 4 * spectrum.error <= wanted:
-                spectrum = Spectrum.of_rows(rows[1:] - rows[0] / (np.sqrt(count) + 1))
         if spectrum is None:
             return nothing
-        wanted = RULE_SHARE * LEAVE_OUT_ERROR * (apart * scale - 2 * spectrum.nuclear)
+        allowed = LEAVE_OUT_ERROR * (apart * np.sqrt(count - 1) - 2 * spectrum.nuclear) / 2
+        rest = (1 - RULE_SHARE) * allowed
+        if spectrum.floor <= rest < 2 * spectrum.error + spectrum.floor:
+            spectrum = Spectrum.of_rows(_reflected_rows(rows))
+        if spectrum is None or not 2 * spectrum.error + spectrum.floor <= rest:
+            return nothing
         sums = spectrum.vectors.sum(axis=0) / np.sqrt(count)
         vectors = np.concatenate([-sums[None], spectrum.vectors - sums / (np.sqrt(count) + 1)])
-        return cls(gram, spectrum, vectors, spectrum.rule(wanted))
+        return cls(gram, spectrum, vectors, spectrum.rule(RULE_SHARE * allowed))
 
     def without(self, part: slice, keep: IndexArray) -> Iterator[tuple[float, float]]:
         """Yield the sum of roots without the rows ``part`` and its error, the cheaper way first."""
@@ -134,6 +134,12 @@ class _Few:
             yield without_members(self.spectrum, self.vectors[part], self.rule, count=len(self.gram))
         rest = _reflected(self.gram[np.ix_(keep, keep)])
         yield root_sum(symmetric_eigenvalues(rest, overwrite=True))
+
+
+def _reflected_rows(rows: Float64Array) -> Float64Array:
+    """Return the n - 1 centred, rotated rows of ``rows`` ``[n, r]``, whose sum need not be zero."""
+    root = np.sqrt(len(rows))
+    return np.asarray(rows[1:] - (rows[0] + rows.sum(axis=0) / root) / (root + 1), dtype=np.float64)
 
 
 def _reflected(gram: Float64Array) -> Float64Array:

@@ -24,7 +24,7 @@ from evalkit.errors import InvalidInputError
 from evalkit.numerics.arrays import Float64Array
 
 MOST_NODES = 96
-# Of each root, as a part of the largest: logarithms of up to 50 are rounded, and weighted with that root.
+# Of each root, as a part of the largest: logarithms of up to 70 are rounded, and weighted with that root.
 ROUNDING = 2e-14
 # The series of the map, and the points at which a rule is tried, need some room between the ends.
 _LEAST_RATIO = 16.0

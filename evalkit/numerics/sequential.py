@@ -234,7 +234,9 @@ def look(
 def reach(c: float, share: float, degrees: int) -> float:
     """Return q, the standard errors from a mean to its repeated bound: Student's at ``Phi(c / sqrt t)``."""
     tail = float(ndtr(-c / math.sqrt(share)))
-    return -float(stdtrit(degrees, tail)) if 0 < tail < 1 else math.copysign(math.inf, c)
+    # Of some tails below 1e-237 the function has the wrong sign.
+    size = abs(float(stdtrit(degrees, tail))) if 0 < tail < 1 else abs(c) * math.inf
+    return math.copysign(size, c)
 
 
 def stops(
