@@ -127,7 +127,9 @@ def _doubles(size: Size) -> float:
 def _matrices(size: Size) -> float:
     rank = min(size.n, size.d)
     chunk = min(size.n, _CHUNK) * size.d if rank == size.d else 2 * size.n * size.d
-    return _FLOAT64 * (6 * size.d**2 + 4 * rank**2 + chunk) + _PLACE * size.n + _SMALL
+    # Each core takes the rows of another block out, up to a quarter of the dimensions.
+    rows = 3 * min(size.cores, size.blocks) * min(-(-size.n // size.blocks), rank // 4)
+    return _FLOAT64 * (6 * size.d**2 + 4 * rank**2 + chunk + rows * size.d) + _PLACE * size.n + _SMALL
 
 
 def _block(size: Size) -> float:
