@@ -181,8 +181,8 @@ def signal_comparisons(rounds: int) -> list[Comparison]:
     works = [(name, SIGNAL_PAIRS) for name in targets] + [("psnr", MANY_SIGNAL_PAIRS)]
     found = []
     for name, count in works:
-        # PSNR takes milliseconds: more turns, so that a thread that starts late does not decide.
-        turns = 5 * rounds if name == "psnr" else rounds
+        # They take milliseconds: more turns, so that a thread that starts late does not decide.
+        turns = 5 * rounds if name == "psnr" else 3 * rounds
         work = f"{name.upper()}, {count} pairs of 3 x {SIGNAL_SIZE} x {SIGNAL_SIZE}"
         found.append(compared(work, signal(name, count, SIGNAL_SIZE), count, turns, targets[name]))
     return found
