@@ -16,7 +16,7 @@ A rule of some 25 shifts t turns them into the change of the nuclear norm
 Accepted trade-offs: small eigenvalues carry the rounding of the largest, as in any symmetric eigensolver. The
 errors that are returned count it twice over, and the caller finds eigenvalues anew where they are too large.
 Those of a Gram matrix may also come from singular values of the rows (:meth:`Spectrum.of_rows`), which takes
-five times as long: their squares are right over twice as many digits, and the rule takes some 60 shifts.
+twice as long: their squares are right over twice as many digits, and the rule takes some 50 shifts.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from evalkit.numerics import (
     frechet_without_slices,
     gaussian_factor,
     gaussian_factor_from_features,
+    leave_out,
 )
 from evalkit.numerics.banded import band_of, root_trace
 from evalkit.numerics.downdates import Spectrum, without_members, without_rows, worth_it
@@ -390,20 +391,20 @@ def test_wide_spectra_without_blocks(decay, monkeypatch):
 
 
 def test_groups_side_by_side_give_the_same(monkeypatch):
-    rng, d, n = np.random.default_rng(8), 80, 600
+    """By determinants on one thread and on three, but for one group that is not proven."""
+    rng, d, n = np.random.default_rng(8), 120, 600
     monkeypatch.setattr(downdates, "FEWEST_DIMENSIONS", 60)
-    blocks, real = np.array_split(rng.standard_normal((n, d)) * 1.1, 50), rng.standard_normal((n, d))
-    blocks[2] = blocks[2] * 1e3  # what is left without it is not proven by determinants
-    reference, groups = gaussian_factor(*moments(real)), [(number,) for number in range(50)]
-    x = np.concatenate(blocks)
-    again = []
+    x, real = rng.standard_normal((n, d)) * 1.1, rng.standard_normal((n, d))
+    blocks = np.split(x, [12, 21, *range(33, 589, 12)])  # the second has 9 rows
+    reference, groups = gaussian_factor(*moments(real)), [(number,) for number in range(len(blocks))]
+    by_determinants = []
 
-    def measure(group):
-        again.append(tuple(group))
-        rest = np.concatenate([block for number, block in enumerate(blocks) if number not in group])
-        return frechet_distance_to(reference, mean=rest.mean(axis=0), cov=covariance(rest))
+    def proven(spectrum, rows, rule):
+        by_determinants.append(len(rows))
+        return (0.0, math.inf) if len(rows) == 9 + 1 else without_rows(spectrum, rows, rule)
 
-    asked = {"reference": reference, "whole": Whole(n, *moments(x)), "measure": measure}
+    monkeypatch.setattr(leave_out, "without_rows", proven)
+    asked = {"reference": reference, "whole": Whole(n, *moments(x)), "measure": pytest.fail}
     here = distances_without(blocks, groups, **asked)
     before, found = torch.get_num_threads(), []
     try:
@@ -413,7 +414,11 @@ def test_groups_side_by_side_give_the_same(monkeypatch):
                 found.append(distances_without(blocks, groups, **asked))
     finally:
         torch.set_num_threads(before)
+    assert len(by_determinants) == 3 * len(groups)
+    assert by_determinants.count(9 + 1) == 3
     np.testing.assert_array_equal(*found)
     np.testing.assert_allclose(found[0], here, rtol=LEAVE_OUT_ERROR)
-    assert found[0][2] == pytest.approx(measure((2,)), rel=LEAVE_OUT_ERROR)
-    assert set(again) == {(2,)}
+    for number, (value, block) in enumerate(zip(found[0], blocks, strict=True)):
+        rest = np.concatenate([*blocks[:number], *blocks[number + 1 :]])
+        assert len(rest) == n - len(block)
+        assert value == pytest.approx(frechet_distance_from_features(rest, real), rel=LEAVE_OUT_ERROR)

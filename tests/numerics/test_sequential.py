@@ -100,6 +100,14 @@ def test_peeking_after_every_block_keeps_the_error_rate(blocks):
     assert 0.5 * ALPHA < _rate(false_passes) <= HIGHEST
 
 
+@pytest.mark.parametrize("degrees", [3, 5, 9])
+def test_a_boundary_far_out_stays_on_its_side(degrees):
+    """Where the quantile leaves float64, or scipy's function loses its sign."""
+    far = [reach(float(c), 1.0, degrees) for c in np.arange(1.0, 40.0, 0.25)]
+    assert min(far) > 0
+    assert far == sorted(far)
+
+
 def test_a_t_test_after_every_block_would_not_keep_it():
     rng = np.random.default_rng(20)
     runs = rng.normal(size=(TRIALS, 20))
