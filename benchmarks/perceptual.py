@@ -42,8 +42,8 @@ SIGNAL_PAIRS, MANY_SIGNAL_PAIRS = 16, 64
 STAGE_PAIRS = {"squeeze": 32, "vgg": 32, "alex": 128}  # AlexNet takes .6 ms for each: fewer would be noise
 SIGNAL_SIZE, STAGE_SIZE = 256, 64
 KEPT, BOTH = f"{OURS}, reference kept", OURS
-# Multiply-adds of a position: 4 maps, filtered down by 24 x 34 and across by 32 x 42 banded products.
-EXECUTED = 4 * 2 * (34 + 42) + 20
+# Operations of a position: 4 maps, filtered by banded products of 12 x 22 and 8 x 18, and the rest.
+EXECUTED = 4 * 2 * (22 + 18) + 20
 Contenders = dict[str, Callable[[], Sequence[float]]]
 
 

@@ -35,7 +35,7 @@ _CPU_CHUNK: Final = 4
 _ACCELERATOR_CHUNK: Final = 64
 # 256 x 255^2 < 2^24: a float32 holds the sum of so many squared bytes exactly, in whatever order it is made.
 _EXACT: Final = 256
-_PIECE: Final = 256 * _EXACT  # bytes at once: with their float32 they fit in the second-level cache
+_PIECE: Final = 384 * _EXACT  # bytes at once: with their float32 they fit in the second-level cache
 
 
 def float64_device(name: str) -> torch.device:
@@ -91,7 +91,7 @@ class Psnr:
         """Return float64 decibels; see :class:`~evalkit.perceptual.PairMeasure`."""
         check_pairs(generated, reference, masks, measure=self._name, minimum=1)
         if self.device.type == "cpu" and self._channels == "rgb" and not masks:
-            # A picture takes 60 us: starting threads for a handful of them would cost more than it saves.
+            # A picture takes 70 us: starting threads for a handful of them would cost more than it saves.
             return {self._name: _decibels(_byte_errors(generated.cpu(), reference.cpu()))}
         return measure_in_chunks(
             generated,
@@ -121,18 +121,19 @@ def _byte_errors(generated: Tensor, reference: Tensor) -> Tensor:
     room = min(size, _PIECE)
     larger, smaller = np.empty(room, np.uint8), np.empty(room, np.uint8)
     rows = np.empty((-(-room // _EXACT), _EXACT), np.float32)
-    sums = np.zeros(len(generated))
-    for number, pair in enumerate(
-        zip(generated.flatten(1).numpy(), reference.flatten(1).numpy(), strict=True)
-    ):
-        for start in range(0, size, _PIECE):
-            x, y = (image[start : start + _PIECE] for image in pair)
+    values = rows.reshape(-1)
+    starts = range(0, size, _PIECE)
+    sums = np.empty((len(generated), len(starts), len(rows)), np.float32)
+    pairs = zip(sums, generated.flatten(1).numpy(), reference.flatten(1).numpy(), strict=True)
+    for row_sums, first, second in pairs:
+        for target, start in zip(row_sums, starts, strict=True):
+            x, y = (image[start : start + _PIECE] for image in (first, second))
             difference = np.maximum(x, y, out=larger[: len(x)])
             difference -= np.minimum(x, y, out=smaller[: len(x)])
-            rows.reshape(-1)[: len(x)] = difference
-            rows.reshape(-1)[len(x) :] = 0
-            sums[number] += np.vecdot(rows, rows).sum(dtype=np.float64)
-    return torch.from_numpy(sums / size)
+            values[: len(x)] = difference
+            values[len(x) :] = 0
+            np.vecdot(rows, rows, out=target)
+    return torch.from_numpy(sums.sum((1, 2), dtype=np.float64) / size)
 
 
 def _difference(generated: Tensor, reference: Tensor, channels: Channels) -> Tensor:

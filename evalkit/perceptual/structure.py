@@ -38,7 +38,7 @@ K2: Final = 0.03
 SCALE_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1: Final = (K1 * DATA_RANGE) ** 2
 _C2: Final = (K2 * DATA_RANGE) ** 2
-_CPU_CHUNK: Final = 4  # pictures, one after the other, which share their windows
+_CPU_CHUNK: Final = 8  # pictures, one after the other, which share their windows
 _ACCELERATOR_CHUNK: Final = 32
 Windows = Callable[..., SimilarityWindow]  # of (planes, height, width, *, device)
 
