@@ -1,6 +1,6 @@
 """Draw how seconds grow with N, dimension, image size and batch, from the CSV files of ``--curve``.
 
-    python benchmarks/growth_figures.py --out docs/figures/growth
+    python benchmarks/growth_figures.py --out docs/figures/growth.png
 
 Reads every ``benchmarks/*_curve.csv`` (benchmarks/curves.py): one panel for each work, one line for each
 contender, both axes logarithmic.
@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 # Okabe & Ito 2008: eight colours that colour-blind readers tell apart; ours is the first.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")
@@ -38,6 +38,8 @@ def panel(axes: Axes, rows: pd.DataFrame) -> None:
     sizes = sorted(rows["at"].unique())
     axes.set_xticks(sizes, [f"{size:,}".replace(",", " ") for size in sizes], rotation=40, minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # a decade alone would leave panels without a scale
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", linewidth=0.3)
     axes.legend(fontsize=7, frameon=False)
@@ -45,7 +47,7 @@ def panel(axes: Axes, rows: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="path of the figure, without suffix")
+    parser.add_argument("--out", type=Path, required=True, help="path of the figure")
     arguments = parser.parse_args()
     files = sorted(Path(__file__).parent.glob("*_curve.csv"))
     rows = pd.concat([pd.read_csv(path) for path in files])
@@ -57,8 +59,7 @@ def main() -> None:
     for axes in list(grid.flat)[len(works) :]:
         axes.set_visible(False)
     figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(arguments.out.with_suffix(suffix), dpi=110)
+    figure.savefig(arguments.out, dpi=110)
 
 
 if __name__ == "__main__":
