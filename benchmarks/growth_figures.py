@@ -38,7 +38,7 @@ def panel(axes: Axes, rows: pd.DataFrame) -> None:
     sizes = sorted(rows["at"].unique())
     axes.set_xticks(sizes, [f"{size:,}".replace(",", " ") for size in sizes], rotation=40, minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # a decade alone would leave panels without a scale
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of ten leave panels without a scale
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", linewidth=0.3)

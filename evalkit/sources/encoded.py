@@ -7,10 +7,11 @@ passes over costs 5 to 15 us, less than what is saved by handing plain files to 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, cached_property
 from threading import Lock
 from typing import Protocol, final
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from evalkit.core import ImageBatch, IndexArray
 from evalkit.errors import InvalidInputError
+from evalkit.sources.batch_memory import BatchMemory
 from evalkit.sources.decode import Pixels, decode_pixels
 from evalkit.sources.formats import ReadSettings, Rejected
 from evalkit.spec import Scalar, Spec
@@ -86,6 +88,8 @@ class EncodedImages:
         self._rejected = rejected
         bad = np.asarray([position for position, _ in rejected], dtype=np.int64)
         self._kept = np.setdiff1d(np.arange(len(container.names), dtype=np.int64), bad)
+        self._memory = BatchMemory()
+        self._shape: tuple[int, ...] | None = None  # of an image of the last batch: most are of one size
 
     @cached_property
     def spec(self) -> Spec:
@@ -161,17 +165,21 @@ class EncodedImages:
     ) -> tuple[list[Pixels | Rejected | None], Pixels | None]:
         """Return the result for each position, and the array ``[n, 3, h, w]`` that holds those of one size.
 
-        The first image shows how large the others may be: each is decoded straight into its row of the
-        array where it has that size. The calling thread decodes too.
+        An image of the last batch, or else the first, shows how large they may be: each is decoded straight
+        into its row of the array where it has that size. The calling thread decodes too.
         """
         if not positions:
             return [], None
         names = [self._container.names[position] for position in positions]
         loaders = self._container.loaders(positions)
-        first = self._decode_one(names[0], loaders[0], None)
-        results: list[Pixels | Rejected | None] = [first, *[None] * (len(positions) - 1)]
-        array = _room(first, len(positions)) if keep else None
-        rows, lock = iter(range(1, len(positions))), Lock()
+        results: list[Pixels | Rejected | None] = [None] * len(positions)
+        rows, lock, shape = iter(range(len(positions))), Lock(), self._shape
+        if shape is None:
+            first = results[next(rows)] = self._decode_one(names[0], loaders[0], None)
+            shape = None if isinstance(first, Rejected) else first.shape
+        array = self._array(len(positions), shape) if keep else None
+        if array is not None and isinstance(results[0], np.ndarray):
+            array[0] = results[0]
 
         def work() -> None:
             while True:
@@ -183,15 +191,19 @@ class EncodedImages:
                 results[row] = result if keep or isinstance(result, Rejected) else None
 
         others = min(self._settings.workers or default_workers(), len(positions)) - 1
-        if others < 1 or (isinstance(first, np.ndarray) and first[0].size < _THREADS_FROM_PIXELS):
+        if others < 1 or (shape is not None and math.prod(shape[1:]) < _THREADS_FROM_PIXELS):
             work()
         else:
-            with ThreadPoolExecutor(others) as pool:
-                running = [pool.submit(work) for _ in range(others)]
-                work()
-            for future in running:
-                future.result()
+            _with_others(work, others)
+            loaders.clear()  # a thread that comes too late for its turn must not keep a file open
+        self._shape = next((result.shape for result in results if isinstance(result, np.ndarray)), shape)
         return results, array
+
+    def _array(self, count: int, shape: tuple[int, ...] | None) -> Pixels | None:
+        """Return memory for ``count`` images of ``shape``; None where that is unknown or unwise."""
+        if shape is None or math.prod(shape) * count > _MAX_BATCH_BYTES:
+            return None
+        return self._memory.array((count, *shape))
 
     def _decode_one(self, name: str, load: Loader, room: Pixels | None) -> Pixels | Rejected:
         try:
@@ -202,20 +214,38 @@ class EncodedImages:
             return Rejected(name, f"{name!r} cannot be read: {error.strerror or error}")
 
 
-def _room(first: Pixels | Rejected, count: int) -> Pixels | None:
-    """Return the array for ``count`` images like the first, which is its first row; None where unwise."""
-    if isinstance(first, Rejected) or first.nbytes * count > _MAX_BATCH_BYTES:
-        return None
-    array = np.empty((count, *first.shape), dtype=np.uint8)
-    array[0] = first
-    return array
+@cache
+def _decoders(count: int) -> ThreadPoolExecutor:
+    """Return threads that decode and wait for nothing else; idle ones end with the program."""
+    return ThreadPoolExecutor(count, "evalkit-decode")
+
+
+os.register_at_fork(after_in_child=_decoders.cache_clear)  # threads do not live on in a fork
+
+
+def _with_others(work: Callable[[], None], others: int) -> None:
+    """Run ``work`` here and in ``others`` threads, until none of them runs it any more.
+
+    The threads are kept: those born for each batch would have the system clear memory for them each time.
+    """
+    running = [_decoders(others).submit(work) for _ in range(others)]
+    try:
+        work()
+    finally:
+        # Nothing is left to do for one that has not begun, because another source has the threads.
+        begun = [future for future in running if not future.cancel()]
+        wait(begun)
+    for future in begun:
+        future.result()
 
 
 def _joined(images: list[Pixels], array: Pixels | None) -> Tensor | list[Tensor]:
     """Return uint8 ``[n, 3, h, w]`` where all have one size, else a list of ``[3, h, w]``."""
-    if len({image.shape for image in images}) != 1:
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
         return [torch.from_numpy(image) for image in images]
-    return torch.from_numpy(np.stack(images) if array is None else array)
+    in_array = array is not None and array.shape[1:] in shapes
+    return torch.from_numpy(array if in_array else np.stack(images))
 
 
 def default_workers() -> int:
