@@ -6,7 +6,8 @@
 
 A batch of megabytes comes from the system as pages that it clears first and takes back when the batch goes.
 
-Accepted trade-offs: the memory of the last batch is kept as long as this is.
+Accepted trade-offs: up to 256 MB of the last batch are kept as long as this is. Larger batches give theirs
+back, which the numerics that follow a pass may need.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+KEPT_BYTES: Final = 2**28
 
 
 @final
@@ -31,6 +34,8 @@ class BatchMemory:
     def array(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return a uint8 array of ``shape`` that holds anything."""
         size = math.prod(shape)
+        if size > KEPT_BYTES:
+            return np.empty(shape, np.uint8)
         try:
             memory = self._free.pop()
         except IndexError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, cached_property
 from threading import Lock
@@ -173,7 +173,7 @@ class EncodedImages:
         names = [self._container.names[position] for position in positions]
         loaders = self._container.loaders(positions)
         results: list[Pixels | Rejected | None] = [None] * len(positions)
-        rows, lock, shape = iter(range(len(positions))), Lock(), self._shape
+        rows, shape = iter(range(len(positions))), self._shape
         if shape is None:
             first = results[next(rows)] = self._decode_one(names[0], loaders[0], None)
             shape = None if isinstance(first, Rejected) else first.shape
@@ -181,21 +181,14 @@ class EncodedImages:
         if array is not None and isinstance(results[0], np.ndarray):
             array[0] = results[0]
 
-        def work() -> None:
-            while True:
-                with lock:
-                    row = next(rows, None)
-                if row is None:
-                    return
-                result = self._decode_one(names[row], loaders[row], None if array is None else array[row])
-                results[row] = result if keep or isinstance(result, Rejected) else None
+        def decode(row: int) -> None:
+            result = self._decode_one(names[row], loaders[row], None if array is None else array[row])
+            results[row] = result if keep or isinstance(result, Rejected) else None
 
         others = min(self._settings.workers or default_workers(), len(positions)) - 1
-        if others < 1 or (shape is not None and math.prod(shape[1:]) < _THREADS_FROM_PIXELS):
-            work()
-        else:
-            _with_others(work, others)
-            loaders.clear()  # a thread that comes too late for its turn must not keep a file open
+        small = shape is not None and math.prod(shape[1:]) < _THREADS_FROM_PIXELS
+        _each(decode, rows, others=0 if small else others)
+        loaders.clear()  # a thread that comes too late for its turn must not keep a file open
         self._shape = next((result.shape for result in results if isinstance(result, np.ndarray)), shape)
         return results, array
 
@@ -223,11 +216,21 @@ def _decoders(count: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_decoders.cache_clear)  # threads do not live on in a fork
 
 
-def _with_others(work: Callable[[], None], others: int) -> None:
-    """Run ``work`` here and in ``others`` threads, until none of them runs it any more.
+def _each(do: Callable[[int], None], rows: Iterator[int], *, others: int) -> None:
+    """Do each of ``rows`` here and in ``others`` threads, until none of them is at work any more.
 
     The threads are kept: those born for each batch would have the system clear memory for them each time.
     """
+    lock = Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                row = next(rows, None)
+            if row is None:
+                return
+            do(row)
+
     running = [_decoders(others).submit(work) for _ in range(others)]
     try:
         work()

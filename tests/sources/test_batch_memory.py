@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evalkit.sources import open_source
+from evalkit.sources import batch_memory, open_source
 from evalkit.sources.batch_memory import BatchMemory
 
 SHAPE = (4, 3, 8, 8)
@@ -58,6 +58,15 @@ def test_more_than_was_there_is_taken_anew():
     larger = memory.array((9, *SHAPE[1:]))
     larger[...] = 2
     assert larger.sum() == 2 * larger.size
+
+
+def test_the_memory_of_large_batches_is_not_kept(monkeypatch):
+    monkeypatch.setattr(batch_memory, "KEPT_BYTES", 4 * 3 * 8 * 8)
+    memory = BatchMemory()
+    assert memory.array((5, *SHAPE[1:])).shape == (5, *SHAPE[1:])
+    assert not memory._free
+    memory.array(SHAPE)[...] = 0
+    assert [kept.size for kept in memory._free] == [4 * 3 * 8 * 8]
 
 
 def test_threads_never_share_an_array():
